@@ -1,0 +1,1 @@
+"""Volumes to slices and back in three orientations, devices, precision, fusion."""

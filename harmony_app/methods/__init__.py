@@ -1,0 +1,1 @@
+"""Harmonization methods behind one interface."""

@@ -1,0 +1,204 @@
+"""The interface of every harmonization method, and what travels through it.
+
+A method never sees a file name: it gets preprocessed scans and gives volumes and tables.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from harmony_app.imaging.profile import TissueProfile
+from harmony_app.imaging.volume import Volume
+
+CONTRASTS = ('T1w', 'T2w', 'PDw', 'FLAIR')
+"""BIDS suffixes of the contrasts, in the order of the sources of HACA3."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One preprocessed scan, on the working grid and on its own.
+
+    Parameters
+    ----------
+    name : str
+        What tells this scan from the others of its session (its BIDS entities), for messages and tables.
+    contrast : str
+        One of :data:`CONTRASTS`.
+    working : Volume
+        Bias-corrected scan on the working grid, white-matter peak 1, zero outside the field of view.
+    native : Volume
+        The same on the scan's own grid (reoriented to RAS, not resampled).
+    native_to_working : ndarray, shape (4, 4)
+        Rigid transform of RAS millimetres of the native scan to millimetres of the working grid.
+    brain : ndarray, shape of the working grid, bool
+        Brain mask.
+    tissues : ndarray, shape (3, X, Y, Z), uint8
+        Registered GM, WM and CSF maps, 255 is certainty.
+    profile : TissueProfile
+        The measured style of the scan.
+    site : str or None
+        Scanner and protocol, where known.
+    """
+
+    name: str
+    contrast: str
+    working: Volume
+    native: Volume
+    native_to_working: np.ndarray
+    brain: np.ndarray
+    tissues: np.ndarray
+    profile: TissueProfile
+    site: str | None = None
+
+    @property
+    def foreground(self) -> np.ndarray:
+        """Voxels of the working grid where the scan shows something, bool."""
+        return self.working.data > 0.02
+
+
+@dataclass(frozen=True)
+class Style:
+    """What a target looks like: a contrast as it is at one site.
+
+    Every method reads what it needs: the measured profile serves the transfer and the
+    classical methods, theta and eta the networks.
+
+    Parameters
+    ----------
+    name : str
+        Name for files, tables and reports.
+    contrast : str
+        One of :data:`CONTRASTS`.
+    profile : TissueProfile
+        Measured style (medians, quantiles), white-matter peak 1.
+    theta, eta : tuple of float
+        Contrast and artifact representation of a network; empty where none was computed.
+    wm_peak : float
+        White-matter peak of the target in its own units; harmonized images are written
+        with it. 1000 for a style that has no unit of its own.
+    """
+
+    name: str
+    contrast: str
+    profile: TissueProfile
+    theta: tuple[float, ...] = ()
+    eta: tuple[float, ...] = ()
+    wm_peak: float = 1000.0
+
+    def to_dict(self) -> dict:
+        """Plain types for JSON."""
+        return asdict(self) | {'profile': self.profile.to_dict()}
+
+    @classmethod
+    def from_dict(cls, fields: dict) -> 'Style':
+        """Inverse of :meth:`to_dict`; KeyError or TypeError where a field is absent or unknown."""
+        fields = dict(fields)
+        fields['profile'] = TissueProfile.from_dict(fields['profile'])
+        for key in ('theta', 'eta'):
+            fields[key] = tuple(float(v) for v in fields.get(key, ()))
+        return cls(**fields)
+
+    def renamed(self, name: str) -> 'Style':
+        """The same style under another name."""
+        return replace(self, name=name)
+
+
+@dataclass(frozen=True)
+class Harmonized:
+    """What a method gives for one scan (or one contrast that was not acquired).
+
+    Parameters
+    ----------
+    source : str or None
+        ``Scan.name`` of the scan that was harmonized; None for an imputed contrast.
+    contrast : str
+        Contrast of the result.
+    working : Volume
+        Result on the working grid, white-matter peak of the target style at 1.
+    native : Volume or None
+        Result on the grid of ``Scan.native``; None for an imputed contrast.
+    decoder : Volume or None
+        Plain decoder image on the working grid, where the method has a decoder.
+    theta, eta : dict of str to tuple of float
+        Representation by ``Scan.name``; key ``target`` for the target's. Empty without a network.
+    attention : dict of str to float
+        Weight of each source scan in the fused anatomy, by ``Scan.name``; sums to 1.
+    settings : dict
+        Settings used, for the sidecar.
+    """
+
+    source: str | None
+    contrast: str
+    working: Volume
+    native: Volume | None
+    decoder: Volume | None = None
+    theta: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    eta: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    attention: dict[str, float] = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)
+
+
+class Method(ABC):
+    """A harmonization method.
+
+    Attributes
+    ----------
+    name : str
+        Name in the registry and on the command line.
+    needs_training : bool
+        Whether it is loaded from a model folder.
+    can_impute : bool
+        Whether it can make a contrast that was not acquired.
+    """
+
+    name: str
+    needs_training: bool = False
+    can_impute: bool = False
+
+    @abstractmethod
+    def harmonize(self, session: Sequence[Scan], target: Style) -> list[Harmonized]:
+        """Bring every scan of the target's contrast in a session to the target.
+
+        Parameters
+        ----------
+        session : sequence of Scan
+            All scans of one session, any contrasts.
+        target : Style
+            The style to reach. Where no scan of the session has its contrast and the
+            method can impute, one imputed result is given.
+
+        Returns
+        -------
+        list of Harmonized
+            One for each scan of the target's contrast, in the order of the session.
+        """
+
+    def encode_target(self, scans: Sequence[Scan], name: str) -> Style:
+        """Average style of scans of one contrast (one image, a session, a site).
+
+        Parameters
+        ----------
+        scans : sequence of Scan
+            At least one scan, all of one contrast.
+        name : str
+            Name of the style.
+        """
+        contrasts = {scan.contrast for scan in scans}
+        if len(contrasts) != 1:
+            raise ValueError(f'a style has one contrast, not {sorted(contrasts)}')
+        return Style(name, contrasts.pop(), TissueProfile.mean([scan.profile for scan in scans]))
+
+    def fit(self, scans: Sequence[Scan]) -> None:
+        """Learn from preprocessed scans; methods without training have nothing to learn."""
+
+    def save(self, folder: Path) -> None:
+        """Write the model folder (``model.json``, ``weights.safetensors``)."""
+        raise NotImplementedError(f'method {self.name} has no model to save')
+
+    @classmethod
+    def load(cls, folder: Path | None, device: str = 'cpu') -> 'Method':
+        """Make the method from a model folder (None for methods without training)."""
+        return cls()

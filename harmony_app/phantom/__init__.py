@@ -1,0 +1,1 @@
+"""Physics simulation of travelling subjects."""

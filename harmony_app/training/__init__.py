@@ -1,0 +1,1 @@
+"""Data, losses, loops and checkpoints of network training."""

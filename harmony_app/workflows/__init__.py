@@ -1,0 +1,1 @@
+"""Nipype interfaces and workflow factories."""
