@@ -1,0 +1,152 @@
+"""The measured style of a scan: where its tissues lie once white matter is at 1.
+
+Every scan lies on the template, so the medians and spreads of its tissues under the
+registered maps are known, and they are measured by this one code in the phantom and in
+real heads.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+PERCENTILES = np.linspace(0.5, 99.5, 100)
+"""Percentiles of the brain and head intensities that a profile keeps."""
+
+TISSUES = ('GM', 'WM', 'CSF')
+"""Order of the registered tissue maps."""
+
+CERTAIN = 0.8
+"""Probability above which a voxel counts for a tissue, unless few voxels reach it."""
+
+MINIMUM_VOXELS = 50
+"""Fewest voxels (of 2 mm) that a median is taken of."""
+
+
+@dataclass(frozen=True)
+class TissueProfile:
+    """Medians, spreads and quantiles of a scan, in units of its white-matter peak.
+
+    Parameters
+    ----------
+    medians : tuple of 3 float
+        Median intensity of GM, WM and CSF under the registered maps.
+    spreads : tuple of 3 float
+        Interquartile range of the same voxels over 1.349 (a standard deviation, for a normal tissue).
+    brain : tuple of 100 float
+        Intensities at :data:`PERCENTILES` of the brain.
+    head : tuple of 100 float
+        The same outside the brain, of the voxels that show something; empty for a
+        skull-stripped scan.
+
+    Examples
+    --------
+    >>> profile = TissueProfile((0.7, 1.0, 0.2), (0.1, 0.1, 0.1), (0.5,) * 100, ())
+    >>> profile.distance(profile)
+    0.0
+    """
+
+    medians: tuple[float, float, float]
+    spreads: tuple[float, float, float]
+    brain: tuple[float, ...]
+    head: tuple[float, ...]
+
+    def distance(self, other: 'TissueProfile') -> float:
+        """Euclidean distance of the GM, WM and CSF medians of two scans."""
+        return float(np.linalg.norm(np.subtract(self.medians, other.medians)))
+
+    def to_dict(self) -> dict:
+        """Plain types for JSON."""
+        return {name: list(getattr(self, name)) for name in ('medians', 'spreads', 'brain', 'head')}
+
+    @classmethod
+    def from_dict(cls, fields: dict) -> 'TissueProfile':
+        """Inverse of :meth:`to_dict`."""
+        profile = cls(**{name: tuple(float(v) for v in values) for name, values in fields.items()})
+        if len(profile.medians) != 3 or len(profile.spreads) != 3 or len(profile.brain) != 100:
+            raise ValueError('a tissue profile has 3 medians, 3 spreads and 100 brain quantiles')
+        if len(profile.head) not in (0, 100):
+            raise ValueError('the head of a tissue profile has 100 quantiles or none')
+        return profile
+
+    @classmethod
+    def mean(cls, profiles: Sequence['TissueProfile']) -> 'TissueProfile':
+        """Average of profiles, quantile by quantile; the head over those that show one."""
+        heads = [p.head for p in profiles if p.head]
+
+        def average(rows):
+            return tuple(np.mean(rows, axis=0).tolist())
+
+        return cls(
+            medians=average([p.medians for p in profiles]),
+            spreads=average([p.spreads for p in profiles]),
+            brain=average([p.brain for p in profiles]),
+            head=average(heads) if heads else (),
+        )
+
+
+def measure_profile(data: np.ndarray, brain: np.ndarray, tissues: np.ndarray) -> TissueProfile:
+    """Measure the style of a scan on the working grid.
+
+    The scan is averaged to 2 mm first: so noise and resolution weigh less, and the
+    measurement is cheap enough to be taken in training too.
+
+    Parameters
+    ----------
+    data : ndarray, shape (X, Y, Z), float32
+        Scan with its white-matter peak at 1, zero outside its field of view; even axes.
+    brain : ndarray, shape (X, Y, Z), bool
+        Brain mask.
+    tissues : ndarray, shape (3, X, Y, Z), uint8 or float
+        Registered GM, WM and CSF maps; uint8 maps are certain at 255, float maps at 1.
+
+    Raises
+    ------
+    ValueError
+        Where a tissue is not seen at all.
+    """
+    certain = 255.0 if np.issubdtype(tissues.dtype, np.integer) else 1.0
+    return measure_profile_coarse(
+        _halve(data),
+        _halve(brain) > 0.99,
+        np.stack([_halve(tissue) / certain for tissue in tissues]),
+    )
+
+
+def measure_profile_coarse(data: np.ndarray, brain: np.ndarray, tissues: np.ndarray) -> TissueProfile:
+    """Measure the style of a scan that is on the 2 mm grid already.
+
+    Parameters
+    ----------
+    data, brain : ndarray, shape (X, Y, Z)
+        Scan and brain mask (bool).
+    tissues : ndarray, shape (3, X, Y, Z), float32
+        Registered GM, WM and CSF maps, 0 to 1.
+    """
+    seen = data > 0.01
+    medians, spreads = [], []
+    for name, tissue in zip(TISSUES, tissues, strict=True):
+        # A thin tissue under smooth maps may never be certain: take its surest voxels then.
+        inside = tissue[brain & seen]
+        if inside.size < MINIMUM_VOXELS or not inside.any():
+            raise ValueError(f'no {name} is seen in this scan')
+        threshold = min(CERTAIN, np.partition(inside, -MINIMUM_VOXELS)[-MINIMUM_VOXELS])
+        values = data[(tissue >= max(threshold, 1e-3)) & brain & seen]
+        low, median, high = np.percentile(values, (25, 50, 75))
+        medians.append(float(median))
+        spreads.append(float((high - low) / 1.349))
+    outside = data[~brain & (data > 0.05)]
+    head = outside.size > 0.1 * brain.sum()
+    return TissueProfile(
+        medians=tuple(medians),
+        spreads=tuple(spreads),
+        brain=tuple(np.percentile(data[brain & seen], PERCENTILES).tolist()),
+        head=tuple(np.percentile(outside, PERCENTILES).tolist()) if head else (),
+    )
+
+
+def _halve(data: np.ndarray) -> np.ndarray:
+    """Mean over cubes of 2 x 2 x 2 voxels, float32."""
+    x, y, z = (n // 2 for n in data.shape)
+    blocks = data[: 2 * x, : 2 * y, : 2 * z].astype(np.float32).reshape(x, 2, y, 2, z, 2)
+    return blocks.mean(axis=(1, 3, 5))
