@@ -1,0 +1,41 @@
+# make demo  the main job on an embedded phantom     make test  the whole suite
+# Both build .venv first. They need Python 3.11 or newer, make, and a pip that reaches an index.
+.DELETE_ON_ERROR:
+.PHONY: env demo test lint clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO := demo
+
+# Two test processes share the cores: one thread each.
+SINGLE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=1 NO_ET=1 MPLBACKEND=Agg
+
+env: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt version
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else \
+		"harmony-app needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+demo: env
+	$(BIN)/harmony-phantom $(DEMO)/bids --subjects 1 --sites siteA,siteD --contrasts T1w,T2w
+	$(BIN)/harmony-app $(DEMO)/bids $(DEMO)/derivatives participant
+	@echo
+	@echo 'The scans of one head at two sites are in $(DEMO)/bids, the harmonized ones in $(DEMO)/derivatives.'
+	@echo 'Look first at the pictures: $(DEMO)/derivatives/sub-*/figures/*.png'
+
+lint: env
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+test: lint
+	$(SINGLE) $(BIN)/python -m pytest -n 2 --dist loadfile
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
