@@ -89,9 +89,7 @@ class TissueProperties:
     t2_star: torch.Tensor
 
 
-def tissue_properties(
-    field: float, device: torch.device | str = 'cpu'
-) -> TissueProperties:
+def tissue_properties(field: float, device: torch.device | str = 'cpu') -> TissueProperties:
     """Literature values at a field strength.
 
     Between and beyond 1.5 T and 3 T they follow the power law through both values
@@ -113,9 +111,7 @@ def tissue_properties(
     high = torch.tensor([_AT_3T[name] for name in TISSUES], dtype=torch.float32, device=device)
     weight = torch.log2(torch.tensor(field / 1.5)).item()
     # exact at both ends: exp(log) of a float32 would not be
-    values = (
-        low if weight == 0 else high if weight == 1 else low * (high / low) ** weight
-    )
+    values = low if weight == 0 else high if weight == 1 else low * (high / low) ** weight
     return TissueProperties(*values.unbind(dim=1))
 
 
