@@ -1,1 +1,1 @@
-"""Methods that are not learned: histogram matching, White Stripe, Nyul."""
+"""Methods without training: one monotone map of intensity for the whole scan."""

@@ -1,0 +1,21 @@
+"""Fixtures that tests of several rooms share."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# Two busy cores make a deadline a matter of luck; the same examples everywhere make a failure
+# one that can be seen again.
+settings.register_profile('suite', deadline=None, derandomize=True, max_examples=50)
+settings.load_profile('suite')
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> Path:
+    """Folder of the real scans and label maps, which are no part of the repository."""
+    folder = Path(os.environ.get('HARMONY_DATA') or Path(__file__).parents[2] / 'shared' / 'data')
+    if not folder.is_dir():
+        pytest.skip(f'no shared data in {folder}; name it in HARMONY_DATA')
+    return folder
