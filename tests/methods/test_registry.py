@@ -109,8 +109,10 @@ def test_unreadable_styles_are_told(weights, styles, message):
 def test_registry_is_light():
     """Names and styles are there before anyone waits for torch."""
     code = (
-        'import sys; from harmony_app.methods import registry; registry.get_method("nyul"); '
-        'sys.exit(" ".join({"torch", "ants", "nipype", "nilearn"} & sys.modules.keys()) or None)'
+        'import sys\n'
+        'from harmony_app.methods import registry\n'
+        'registry.get_method("nyul")\n'
+        'sys.exit(str({"torch", "ants", "nipype", "nilearn"} & sys.modules.keys() or "") or None)'
     )
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
