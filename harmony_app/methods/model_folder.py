@@ -18,7 +18,9 @@ METADATA = 'model.json'
 WEIGHTS = 'weights.safetensors'
 
 
-def write_model_folder(folder: Path, metadata: Mapping, tensors: Mapping, half: bool = True) -> None:
+def write_model_folder(
+    folder: Path, metadata: Mapping, tensors: Mapping, half: bool = True
+) -> None:
     """Write a model folder; an old model there is replaced file by file.
 
     Parameters
@@ -52,7 +54,9 @@ def write_model_folder(folder: Path, metadata: Mapping, tensors: Mapping, half: 
         if tensor.is_floating_point():
             tensor = tensor.to(torch.float16 if half else torch.float32)
             if not bool(torch.isfinite(tensor).all()):
-                raise ModelError(f'weight {name} is not finite; the model was not written to {folder}')
+                raise ModelError(
+                    f'weight {name} is not finite; the model was not written to {folder}'
+                )
         stored[name] = tensor.contiguous()
     weights = save(stored)
     fields = dict(metadata) | {
@@ -157,7 +161,9 @@ def load_weights(module, tensors: Mapping, folder: Path) -> None:
     wanted = module.state_dict()
     for name, tensor in wanted.items():
         if name not in tensors:
-            raise ModelError(f'the weights of {folder} lack {name}; the model does not fit its {METADATA}')
+            raise ModelError(
+                f'the weights of {folder} lack {name}; the model does not fit its {METADATA}'
+            )
         if tuple(tensors[name].shape) != tuple(tensor.shape):
             raise ModelError(
                 f'in the weights of {folder}, {name} has shape {tuple(tensors[name].shape)} '

@@ -16,8 +16,10 @@ from harmony_app.methods.model_folder import (
 
 @pytest.fixture
 def folder(tmp_path):
-    tensors = {'weight': torch.randn(2, 3, generator=torch.Generator().manual_seed(1)),
-               'count': torch.tensor([7])}
+    tensors = {
+        'weight': torch.randn(2, 3, generator=torch.Generator().manual_seed(1)),
+        'count': torch.tensor([7]),
+    }
     write_model_folder(tmp_path / 'model', {'method': 'haca3', 'widths': [8, 16]}, tensors)
     return tmp_path / 'model', tensors
 

@@ -1,0 +1,109 @@
+"""Encoders of contrast (theta) and artifact level (eta) of a slice of any size."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from harmony_app.nets.masked import MaskedConv, masked_mean, pool_mask
+
+MULTIPLE = 16
+"""Slices have a height and width that is a multiple of this."""
+
+
+class ThetaEncoder(nn.Module):
+    """Contrast representation: mean and log variance of a small normal variable.
+
+    Four strided convolutions and a pooling over the foreground. They are not normalised,
+    other than in the paper: scans come with their white matter at 1, and the level of the
+    other tissues, which normalisation would remove, is what theta has to tell.
+
+    Parameters
+    ----------
+    dimension : int
+        Length of theta.
+    widths : tuple of 4 int
+        Channels of the convolutions.
+    """
+
+    def __init__(self, dimension: int = 2, widths: tuple[int, ...] = (16, 32, 32, 64)):
+        super().__init__()
+        inputs = (1, *widths[:-1])
+        self.convs = nn.ModuleList(
+            MaskedConv(i, o, norm=False, stride=2, kernel=5 if n == 0 else 3)
+            for n, (i, o) in enumerate(zip(inputs, widths, strict=True))
+        )
+        self.head = nn.Sequential(
+            nn.Linear(2 * widths[-1], 32), nn.LeakyReLU(0.1), nn.Linear(32, 2 * dimension)
+        )
+        self.dimension = dimension
+
+    def forward(
+        self, images: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode slices.
+
+        Parameters
+        ----------
+        images, mask : Tensor, shape (B, 1, H, W)
+            Slice, zero outside its foreground, and the foreground.
+
+        Returns
+        -------
+        mean, log_variance : Tensor, shape (B, dimension)
+        """
+        features, mask = _strided(self.convs, images * mask, mask)
+        values = self.head(_pooled(features, mask))
+        mean, log_variance = values.split(self.dimension, dim=1)
+        return mean, log_variance.clamp(-10, 4)
+
+
+class EtaEncoder(nn.Module):
+    """Artifact representation: non-negative, near zero for a clean slice, grows with severity.
+
+    A residual network with four convolutional layers and a pooling over the foreground.
+
+    Parameters
+    ----------
+    dimension : int
+        Length of eta.
+    widths : tuple of 2 int
+        Channels of the two residual stages.
+    """
+
+    def __init__(self, dimension: int = 2, widths: tuple[int, int] = (16, 32)):
+        super().__init__()
+        first, second = widths
+        self.stem = MaskedConv(1, first, norm=False, stride=2)
+        self.first = MaskedConv(first, first, norm=False)
+        self.widen = MaskedConv(first, second, norm=False, stride=2)
+        self.second = MaskedConv(second, second, norm=False)
+        self.head = nn.Sequential(
+            nn.Linear(2 * (first + second), 32), nn.LeakyReLU(0.1), nn.Linear(32, dimension)
+        )
+        nn.init.constant_(self.head[-1].bias, -2.0)
+
+    def forward(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Encode slices (B, 1, H, W) with their foreground to eta, shape (B, dimension)."""
+        half = pool_mask(mask)
+        quarter = pool_mask(half)
+        features = self.stem(images * mask, half)
+        features = features + self.first(features, half)
+        coarse = self.widen(features, quarter)
+        coarse = coarse + self.second(coarse, quarter)
+        pooled = torch.cat([_pooled(features, half), _pooled(coarse, quarter)], dim=1)
+        return functional.softplus(self.head(pooled))
+
+
+def _strided(convs, features, mask):
+    for conv in convs:
+        mask = pool_mask(mask)
+        features = conv(features, mask)
+    return features, mask
+
+
+def _pooled(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean and standard deviation over the foreground, shape (B, 2 C)."""
+    mean = masked_mean(features, mask)
+    centred = (features - mean[..., None, None]) * mask
+    spread = torch.sqrt(masked_mean(centred.square(), mask) + 1e-6)
+    return torch.cat([mean, spread], dim=1)

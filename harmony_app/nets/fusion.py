@@ -1,0 +1,49 @@
+"""Fusion of the volumes that were decoded in three orientations into one."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class FusionNet(nn.Module):
+    """A small 3D network that corrects the median of the three orientations.
+
+    Parameters
+    ----------
+    width : int
+        Channels of its two hidden layers.
+    """
+
+    halo = 3
+    """Voxels around a block that its result depends on."""
+
+    def __init__(self, width: int = 8):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [nn.Conv3d(4, width, 3, padding=1), nn.Conv3d(width, width, 3, padding=1)]
+        )
+        self.head = nn.Conv3d(width, 1, 3, padding=1)
+        # untrained it is the median
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, volumes: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Fuse.
+
+        Parameters
+        ----------
+        volumes : Tensor, shape (B, 3, X, Y, Z)
+            Axial, coronal and sagittal result, zero outside the mask.
+        mask : Tensor, shape (B, 1, X, Y, Z)
+            Union of the foregrounds, 0 or 1.
+
+        Returns
+        -------
+        Tensor, shape (B, 1, X, Y, Z)
+            Not negative, zero outside the mask.
+        """
+        median = volumes.median(dim=1, keepdim=True).values
+        features = torch.cat([volumes, median], dim=1)
+        for layer in self.layers:
+            features = functional.leaky_relu(layer(features), 0.1) * mask
+        return (median + self.head(features)).clamp_min(0) * mask
