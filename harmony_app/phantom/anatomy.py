@@ -178,11 +178,10 @@ def icbm_anatomy() -> Anatomy:
     from harmony_app.imaging.template import load_template
 
     template = load_template()
-    gm, wm = (np.clip(m, 0, 1).astype(np.float32) for m in (template.gm, template.wm))
-    brain = np.asarray(template.brain, bool)
-    # the average of many brains is soft: squares make it as crisp as one brain is
-    sharp = np.stack([gm, wm, np.clip(brain - gm - wm, 0, 1)]) ** 2.5
-    sharp /= np.maximum(sharp.sum(0), 1e-3)
+    brain = template.brain
+    # the average of many brains is soft: a power makes it as crisp as one brain is
+    sharp = np.clip(template.tissues, 0, 1) ** 2.5
+    sharp = sharp / np.maximum(sharp.sum(0), 1e-3)
     gm, wm, csf = sharp * ndimage.gaussian_filter(brain.astype(np.float32), 0.6)
 
     outside = ndimage.distance_transform_edt(~brain).astype(np.float32)

@@ -1,0 +1,239 @@
+"""Transfer: the contrast from the target, the anatomy from the scan itself (DESIGN 4a).
+
+A small network is told the measured styles of source and target and gives a smooth grid of
+affine intensity maps; the scan is its own guide. One grid serves the working grid and the
+scan's own, so that nothing is resampled twice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harmony_app.errors import ModelError
+from harmony_app.imaging.grid import WORKING_AFFINE
+from harmony_app.imaging.profile import TissueProfile, measure_profile
+from harmony_app.imaging.volume import Volume
+from harmony_app.methods.base import Harmonized, Method, Scan, Style
+from harmony_app.methods.model_folder import load_weights, read_model_folder, write_model_folder
+from harmony_app.methods.transfer_features import CONDITION, condition_vector, features_of_working
+from harmony_app.nets.bilateral import (
+    TransferConfig,
+    TransferNetwork,
+    sample_grid,
+    slice_grid,
+)
+
+CHUNK = 1 << 19
+"""Voxels sliced at once: bounds the memory whatever the scan's size."""
+
+CALIBRATIONS = 2
+"""Times the tissue medians are measured and corrected."""
+
+
+@dataclass(frozen=True)
+class BilateralGrid:
+    """Smooth affine intensity maps over place and intensity.
+
+    Parameters
+    ----------
+    coefficients : Tensor, shape (2 * bins, X / 8, Y / 8, Z / 8)
+        Gain less one, then offset, of every intensity bin.
+    last_bin : float
+        Compressed intensity of the last bin.
+    curve : tuple of (float, float)
+        Knots of a monotone map of the result that brings its tissue medians to the target's.
+    """
+
+    coefficients: torch.Tensor
+    last_bin: float
+    curve: tuple[tuple[float, float], ...] = ((0.0, 0.0), (1.0, 1.0))
+
+    @torch.inference_mode()
+    def apply(self, volume: Volume, to_working: np.ndarray | None = None) -> Volume:
+        """Transfer a volume on any grid.
+
+        Parameters
+        ----------
+        volume : Volume
+            White-matter peak at 1.
+        to_working : ndarray, shape (4, 4), optional
+            Millimetres of the volume to millimetres of the working grid; identity where None.
+
+        Returns
+        -------
+        Volume
+            On the same grid; what is zero stays zero.
+        """
+        device = self.coefficients.device
+        world = np.eye(4) if to_working is None else to_working
+        matrix = np.linalg.inv(WORKING_AFFINE) @ world @ volume.affine
+        matrix = torch.from_numpy(matrix).float().to(device)
+        flat = np.ascontiguousarray(volume.data, np.float32).reshape(-1)
+        result = np.zeros_like(flat)
+        shown = np.flatnonzero(flat > 0)
+        for start in range(0, len(shown), CHUNK):
+            part = shown[start : start + CHUNK]
+            index = np.stack(np.unravel_index(part, volume.shape), axis=1)
+            points = torch.from_numpy(index).float().to(device) @ matrix[:3, :3].T + matrix[:3, 3]
+            intensity = torch.from_numpy(flat[part]).to(device)
+            sampled = sample_grid(self.coefficients, points)
+            result[part] = slice_grid(sampled, intensity, self.last_bin).cpu().numpy()
+        return volume.with_data(apply_curve(result, self.curve).reshape(volume.shape))
+
+
+def apply_curve(data: np.ndarray, curve: Sequence[tuple[float, float]]) -> np.ndarray:
+    """Map intensities piecewise linearly; beyond the last knot the last slope goes on."""
+    x, y = np.array(curve, np.float64).T
+    slope = (y[-1] - y[-2]) / (x[-1] - x[-2])
+    mapped = np.interp(data, x, y)
+    return np.where(data > x[-1], y[-1] + slope * (data - x[-1]), mapped).astype(np.float32)
+
+
+def calibration_curve(
+    here: TissueProfile, there: TissueProfile
+) -> tuple[tuple[float, float], ...]:
+    """Monotone map that brings the GM, WM and CSF medians of one scan to those of another.
+
+    Tissues whose order differs in the two, or that lie closer than 0.02, cannot be told
+    apart by intensity and are brought to their common mean.
+
+    Parameters
+    ----------
+    here, there : TissueProfile
+        Measured and wanted style.
+
+    Returns
+    -------
+    tuple of (float, float)
+        Knots of :func:`apply_curve`, from (0, 0) upwards; the slopes lie in 0.1 to 10.
+    """
+    pairs = sorted(zip(here.medians, there.medians, strict=True))
+    groups = [[pair] for pair in pairs]
+    merged = True
+    while merged:
+        merged = False
+        means = [np.mean(group, axis=0) for group in groups]
+        for i in range(len(groups) - 1):
+            (x0, y0), (x1, y1) = means[i], means[i + 1]
+            if x1 - x0 < 0.02 or y1 - y0 < 0.1 * (x1 - x0) or y1 - y0 > 10 * (x1 - x0):
+                groups[i : i + 2] = [groups[i] + groups[i + 1]]
+                merged = True
+                break
+    knots = [(0.0, 0.0)]
+    for x, y in (np.mean(group, axis=0) for group in groups):
+        x0, y0 = knots[-1]
+        if x - x0 < 0.02:
+            continue
+        knots.append((float(x), float(np.clip(y, y0 + 0.1 * (x - x0), y0 + 10 * (x - x0)))))
+    # beyond the brightest tissue the change of its own level goes on, not the last slope,
+    # which the distance of two tissues made
+    x, y = knots[-1]
+    gain = np.clip(y / x, 0.5, 2.0)
+    knots.append((x + 1.0, float(y + gain)))
+    return tuple(knots)
+
+
+class Transfer(Method):
+    """The learned bilateral grid.
+
+    Parameters
+    ----------
+    network : TransferNetwork
+        Trained network, in evaluation mode.
+    metadata : dict
+        What ``model.json`` says.
+    device : str
+        Where the network runs.
+    """
+
+    name = 'transfer'
+    needs_training = True
+
+    def __init__(self, network: TransferNetwork, metadata: dict, device: str = 'cpu'):
+        self.network = network.to(device).eval()
+        self.metadata = metadata
+        self.device = device
+
+    def harmonize(self, session: Sequence[Scan], target: Style) -> list[Harmonized]:
+        """Bring every scan of the target's contrast to the target; others are left out."""
+        results = []
+        for scan in session:
+            if scan.contrast != target.contrast:
+                continue
+            grid = self.predict(scan, target.profile)
+            results.append(
+                Harmonized(
+                    source=scan.name,
+                    contrast=scan.contrast,
+                    working=grid.apply(scan.working),
+                    native=grid.apply(scan.native, scan.native_to_working),
+                    settings={
+                        'TransferCalibration': [list(knot) for knot in grid.curve],
+                        'TransferModel': self.metadata.get('weights_sha256', ''),
+                    },
+                )
+            )
+        return results
+
+    @torch.inference_mode()
+    def predict(self, scan: Scan, target: TissueProfile) -> BilateralGrid:
+        """Predict the grid that brings a scan to a style, and calibrate it.
+
+        Parameters
+        ----------
+        scan : Scan
+            The source.
+        target : TissueProfile
+            The measured style to reach.
+        """
+        features = features_of_working(scan.working.data, scan.brain, scan.tissues, self.device)
+        condition = condition_vector(scan.profile, target, scan.contrast).to(self.device)
+        coefficients = self.network(features[None], condition[None])[0]
+        grid = BilateralGrid(coefficients, self.network.config.last_bin)
+        raw = grid.apply(scan.working)
+        curve = grid.curve
+        for _ in range(CALIBRATIONS):
+            reached = measure_profile(apply_curve(raw.data, curve), scan.brain, scan.tissues)
+            curve = _compose(curve, calibration_curve(reached, target))
+        return replace(grid, curve=curve)
+
+    def save(self, folder: Path) -> None:
+        """Write the model folder."""
+        metadata = self.metadata | {'method': self.name, 'network': asdict(self.network.config)}
+        write_model_folder(Path(folder), metadata, self.network.state_dict())
+
+    @classmethod
+    def load(cls, folder: Path, device: str = 'cpu') -> 'Transfer':
+        """Read a model folder; ModelError where it is not whole or not of this method."""
+        metadata, tensors = read_model_folder(Path(folder), cls.name)
+        try:
+            config = TransferConfig(**metadata['network'])
+        except (KeyError, TypeError) as error:
+            raise ModelError(f'{folder}/model.json does not describe a transfer network') from error
+        if config.condition != CONDITION:
+            raise ModelError(
+                f'{folder}: made for a condition of {config.condition} numbers, this version '
+                f'gives {CONDITION}; train it again'
+            )
+        network = TransferNetwork(config)
+        load_weights(network, tensors, folder)
+        return cls(network, metadata, device)
+
+
+def _compose(
+    first: Sequence[tuple[float, float]], second: Sequence[tuple[float, float]]
+) -> tuple[tuple[float, float], ...]:
+    """Knots of the map that applies one curve and then another, both rising from (0, 0)."""
+    x1, y1 = np.array(first, np.float64).T
+    x2 = np.array(second, np.float64).T[0]
+    slope = (y1[-1] - y1[-2]) / (x1[-1] - x1[-2])
+    # places where the second curve bends, seen through the first
+    back = np.where(x2 > y1[-1], x1[-1] + (x2 - y1[-1]) / slope, np.interp(x2, y1, x1))
+    x = np.unique(np.round(np.concatenate([x1, back]), 9))
+    y = apply_curve(apply_curve(x, first), second)
+    return tuple((float(a), float(b)) for a, b in zip(x, y, strict=True))
+
+

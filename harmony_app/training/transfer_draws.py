@@ -1,0 +1,268 @@
+"""Training examples of the transfer network: one subject at two sites, and a target's style."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from harmony_app.imaging.profile import TissueProfile, measure_profile_coarse
+from harmony_app.methods.base import CONTRASTS
+from harmony_app.methods.transfer_features import condition_vector, volume_features
+from harmony_app.phantom.anatomy import blur
+from harmony_app.phantom.protocol import Protocol
+from harmony_app.phantom.sequences import signal
+from harmony_app.phantom.tissues import TISSUES, tissue_properties, vary_properties
+from harmony_app.training.heads import render
+from harmony_app.training.randomize import (
+    random_class_factors,
+    random_monotone_map,
+    random_protocol,
+    smooth_field,
+)
+from harmony_app.training.subjects import Subject
+
+POINTS = 60_000
+"""Voxels of a volume at which the loss is taken."""
+
+HIGHEST = 6.0
+"""Intensities above this many white-matter peaks are clipped."""
+
+_WM = TISSUES.index('wm')
+
+
+@dataclass(frozen=True)
+class RealScan:
+    """A real preprocessed scan at 2 mm whose licence allows training.
+
+    Parameters
+    ----------
+    contrast : str
+        Its contrast.
+    data : ndarray, shape (96, 112, 96), float32
+        White-matter peak at 1.
+    brain : ndarray of bool
+        Brain mask.
+    tissues : ndarray, shape (3, 96, 112, 96), float32
+        Registered GM, WM, CSF maps.
+    """
+
+    contrast: str
+    data: np.ndarray
+    brain: np.ndarray
+    tissues: np.ndarray
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training example.
+
+    Parameters
+    ----------
+    features : Tensor, shape (6, 48, 56, 48)
+        Of the source.
+    condition : Tensor, shape (CONDITION,)
+        Styles of source and target.
+    points : Tensor, shape (N, 3)
+        Voxel coordinates on the working grid at 1 mm.
+    source, truth : Tensor, shape (N,)
+        Intensities there.
+    scale : float
+        Range of the truth in the brain; the loss is divided by it.
+    inside : Tensor, shape (N,), bool
+        In the brain.
+    """
+
+    features: torch.Tensor
+    condition: torch.Tensor
+    points: torch.Tensor
+    source: torch.Tensor
+    truth: torch.Tensor
+    scale: float
+    inside: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a site does to a contrast: protocol physics, and what physics does not give."""
+
+    protocol: Protocol
+    factors: np.ndarray
+    curve: tuple[np.ndarray, np.ndarray]
+
+
+def random_look(contrast: str, rng: np.random.Generator) -> Look:
+    """Draw a site's look of a contrast."""
+    factors = np.ones(len(TISSUES), np.float32)
+    if rng.random() < 0.6:
+        factors = random_class_factors(len(TISSUES), rng.uniform(0.02, 0.2), rng)
+    strength = rng.uniform(0.0, 0.35) if rng.random() < 0.6 else 0.0
+    return Look(random_protocol(contrast, rng), factors, random_monotone_map(strength, rng))
+
+
+def look_signals(look: Look, person: int, spread: float = 0.05) -> torch.Tensor:
+    """Signals of one person's tissues under a look, white matter at 1, shape (K,)."""
+    generator = torch.Generator().manual_seed(person)
+    tissues = vary_properties(tissue_properties(look.protocol.field), spread, generator)
+    signals = signal(look.protocol, tissues) * torch.from_numpy(look.factors)
+    return signals / signals[_WM]
+
+
+def apply_look(image: torch.Tensor, look: Look) -> torch.Tensor:
+    """Map intensities by the part of a look that is no physics."""
+    x, y = look.curve
+    return torch.from_numpy(np.interp(image.numpy(), x, y).astype(np.float32)).clamp(max=HIGHEST)
+
+
+def degrade(
+    image: torch.Tensor, protocol: Protocol, rng: np.random.Generator, bias: float
+) -> torch.Tensor:
+    """Residual bias, a small error of the white-matter peak, and Rician noise."""
+    field = torch.from_numpy(smooth_field(tuple(image.shape), 5, rng))
+    image = image * torch.exp(bias * field + rng.normal(0, 0.015))
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    # eight voxels of 1 mm averaged have noise smaller by their square root
+    sigma = 1 / protocol.snr / np.sqrt(8)
+    real, imaginary = (sigma * torch.randn((2, *image.shape), generator=generator)).unbind()
+    return torch.sqrt((image + real) ** 2 + imaginary**2)
+
+
+class TransferDraws:
+    """Endless examples from a pool of subjects and, where given, real scans.
+
+    Parameters
+    ----------
+    subjects : sequence of Subject
+        The pool.
+    real : sequence of RealScan
+        Scans that serve as source and truth under two random intensity maps.
+    real_share : float
+        Share of the examples drawn from them.
+    """
+
+    def __init__(
+        self, subjects: Sequence[Subject], real: Sequence[RealScan] = (), real_share: float = 0.2
+    ):
+        self.subjects = subjects
+        self.real = real
+        self.real_share = real_share if real else 0.0
+
+    def draw(self, rng: np.random.Generator) -> Example:
+        """Draw one example; drawn again where a tissue cannot be seen."""
+        while True:
+            try:
+                if rng.random() < self.real_share:
+                    return self._draw_real(rng)
+                return self._draw_phantom(rng)
+            except ValueError:
+                continue
+
+    def _draw_phantom(self, rng: np.random.Generator) -> Example:
+        contrast = CONTRASTS[rng.integers(len(CONTRASTS))]
+        here = random_look(contrast, rng)
+        there = here if rng.random() < 0.08 else random_look(contrast, rng)
+        subject, other = (self.subjects[i] for i in rng.integers(len(self.subjects), size=2))
+        person, stranger = (int(n) for n in rng.integers(2**31, size=2))
+        if rng.random() < 0.2:
+            other, stranger = subject, person
+
+        fractions = _blurred(subject, rng)
+        texture = torch.from_numpy(smooth_field(tuple(fractions.shape[1:]), 20, rng))
+        texture = 1 + rng.uniform(0, 0.03) * texture
+        source = apply_look(render(fractions, look_signals(here, person)) * texture, here)
+        truth = apply_look(render(fractions, look_signals(there, person)) * texture, there)
+        keep = _field_of_view(subject, rng)
+        source = degrade(source, here.protocol, rng, rng.uniform(0, 0.06)) * keep
+        truth = truth * keep
+
+        reference = render(_blurred(other, rng), look_signals(there, stranger))
+        reference = degrade(
+            apply_look(reference, there), there.protocol, rng, rng.uniform(0, 0.04)
+        ) * _field_of_view(other, rng)
+        target = measure_profile_coarse(reference.numpy(), *_brain_and_tissues(other))
+        return self._example(contrast, source, truth, *_brain_and_tissues(subject), target, rng)
+
+    def _draw_real(self, rng: np.random.Generator) -> Example:
+        scan = self.real[rng.integers(len(self.real))]
+        image = torch.from_numpy(scan.data)
+        looks = [random_monotone_map(rng.uniform(0, 0.4), rng) for _ in range(2)]
+        source, truth = (
+            torch.from_numpy(np.interp(scan.data, *curve).astype(np.float32)) for curve in looks
+        )
+        field = torch.from_numpy(smooth_field(tuple(image.shape), 5, rng))
+        source = source * torch.exp(rng.uniform(0, 0.05) * field + rng.normal(0, 0.01))
+        target = measure_profile_coarse(truth.numpy(), scan.brain, scan.tissues)
+        return self._example(
+            scan.contrast, source, truth, scan.brain, scan.tissues, target, rng
+        )
+
+    def _example(
+        self,
+        contrast: str,
+        source: torch.Tensor,
+        truth: torch.Tensor,
+        brain: np.ndarray,
+        tissues: np.ndarray,
+        target: TissueProfile,
+        rng: np.random.Generator,
+    ) -> Example:
+        profile = measure_profile_coarse(source.numpy(), brain, tissues)
+        mask, maps = torch.from_numpy(brain), torch.from_numpy(tissues)
+        seen = (source > 0.02) & (truth > 0)
+        inside = torch.nonzero(seen & mask)
+        outside = torch.nonzero(seen & ~mask)
+        chosen = [_some(inside, 3 * POINTS // 4, rng)]
+        if len(outside):
+            chosen.append(_some(outside, POINTS // 4, rng))
+        points = torch.cat(chosen)
+        x, y, z = points.unbind(dim=1)
+        return Example(
+            features=volume_features(source, mask, maps, 2),
+            condition=condition_vector(profile, target, contrast),
+            points=points * 2 + 0.5,
+            source=source[x, y, z],
+            truth=truth[x, y, z],
+            scale=float(max(1.0, np.percentile(truth[mask].numpy()[::5], 99))),
+            inside=mask[x, y, z],
+        )
+
+
+def _brain_and_tissues(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
+    return subject.maps[0] > 252, subject.maps[1:].astype(np.float32) / 255
+
+
+def _blurred(subject: Subject, rng: np.random.Generator) -> torch.Tensor:
+    """Fractions under a random point spread; thick slices in some."""
+    fractions = torch.from_numpy(subject.fractions).float() / 255
+    sigma = [0.0, 0.0, 0.0]
+    if rng.random() < 0.5:
+        sigma[rng.integers(3)] = rng.uniform(0.4, 1.1)
+    return blur(fractions[None], sigma)[0] if max(sigma) else fractions
+
+
+def _field_of_view(subject: Subject, rng: np.random.Generator) -> torch.Tensor:
+    """Where the scan shows something: whole heads, brains alone, defaced and cropped ones."""
+    shape = subject.maps.shape[1:]
+    keep = torch.ones(shape)
+    kind = rng.random()
+    if kind < 0.25:
+        keep = torch.from_numpy((subject.maps[0] > 127).astype(np.float32))
+    elif kind < 0.45:
+        y, z = torch.meshgrid(
+            torch.linspace(-1, 1, shape[1]), torch.linspace(-1, 1, shape[2]), indexing='ij'
+        )
+        face = (y - z * rng.uniform(0.4, 1.2)) > rng.uniform(0.55, 0.9)
+        keep = (~face).float().expand(shape).clone()
+        keep[torch.from_numpy(subject.maps[0] > 127)] = 1
+    if rng.random() < 0.25:
+        keep[:, :, : int(rng.integers(1, 24))] = 0
+    if rng.random() < 0.1:
+        keep[:, :, -int(rng.integers(1, 20)) :] = 0
+    return keep
+
+
+def _some(points: torch.Tensor, count: int, rng: np.random.Generator) -> torch.Tensor:
+    """Rows drawn with replacement."""
+    if not len(points):
+        raise ValueError('no voxel to draw')
+    return points[torch.from_numpy(rng.integers(len(points), size=count))]
