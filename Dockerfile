@@ -1,0 +1,46 @@
+# docker build -t harmony-app .
+#
+# torch comes from the index that the build arguments name. Give PyTorch's own index of CPU
+# builds with TORCH_BUILD=cpu for a small image, or of CUDA builds with, say, TORCH_BUILD=cu130:
+#   docker build --build-arg PIP_EXTRA_INDEX_URL=... --build-arg TORCH_BUILD=cpu -t harmony-app .
+# Nothing is downloaded when it runs:
+#   docker run --rm --read-only --network none --tmpfs /tmp -u "$(id -u):$(id -g)" \
+#       -v /my/bids:/data:ro -v /my/results:/out harmony-app /data /out participant
+ARG PYTHON_IMAGE=python:3.11-slim
+
+FROM ${PYTHON_IMAGE} AS build
+ARG PIP_INDEX_URL
+ARG PIP_EXTRA_INDEX_URL
+ARG TORCH_BUILD=
+COPY . /opt/harmony-app
+RUN /opt/harmony-app/containers/install.sh /opt/harmony-app /opt/venv
+
+FROM ${PYTHON_IMAGE}
+ARG VERSION=0.1.0
+ARG REVISION=
+LABEL org.opencontainers.image.title="harmony-app" \
+      org.opencontainers.image.description="Harmonize the contrast of multi-site brain MRI, from BIDS to BIDS" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+COPY --from=build /opt/venv /opt/venv
+COPY --from=build /opt/harmony-app /opt/harmony-app
+# HOME may be absent and the root file system read-only: only /tmp and the output are written.
+# USER is what libraries ask for where an id has no name.
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONNOUSERSITE=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    NO_ET=1 \
+    NIPYPE_NO_ET=1 \
+    MPLBACKEND=Agg \
+    MPLCONFIGDIR=/tmp \
+    XDG_CACHE_HOME=/tmp \
+    LC_ALL=C.UTF-8 \
+    USER=harmony \
+    HARMONY_CONTAINER=docker \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+WORKDIR /tmp
+USER 10001:10001
+ENTRYPOINT ["/opt/venv/bin/python", "/opt/harmony-app/run.py"]
