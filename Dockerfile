@@ -38,7 +38,8 @@ ENV PATH=/opt/venv/bin:$PATH \
     XDG_CACHE_HOME=/tmp \
     LC_ALL=C.UTF-8 \
     USER=harmony \
-    HARMONY_CONTAINER=docker \
+    HARMONY_CONTAINER_TYPE=docker \
+    HARMONY_CONTAINER_TAG=harmony-app:${VERSION} \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /tmp
