@@ -92,9 +92,7 @@ def apply_curve(data: np.ndarray, curve: Sequence[tuple[float, float]]) -> np.nd
     return np.where(data > x[-1], y[-1] + slope * (data - x[-1]), mapped).astype(np.float32)
 
 
-def calibration_curve(
-    here: TissueProfile, there: TissueProfile
-) -> tuple[tuple[float, float], ...]:
+def calibration_curve(here: TissueProfile, there: TissueProfile) -> tuple[tuple[float, float], ...]:
     """Monotone map that brings the GM, WM and CSF medians of one scan to those of another.
 
     Tissues whose order differs in the two, or that lie closer than 0.02, cannot be told
@@ -235,5 +233,3 @@ def _compose(
     x = np.unique(np.round(np.concatenate([x1, back]), 9))
     y = apply_curve(apply_curve(x, first), second)
     return tuple((float(a), float(b)) for a, b in zip(x, y, strict=True))
-
-

@@ -85,7 +85,8 @@ class TransferNetwork(nn.Module):
         self.here = _Modulated(width, width, code)
         self.down = _Modulated(width, 2 * width, code, stride=2)
         self.below = _Modulated(2 * width, 2 * width, code)
-        self.merge = _Modulated(3 * width, width, code)
+        self.rise = nn.Conv3d(2 * width, width, 1)
+        self.merge = _Modulated(width, width, code)
         self.local = nn.Conv3d(width, 2 * config.bins, 1)
         self.everywhere = nn.Sequential(
             nn.Linear(code, 128), nn.SiLU(), nn.Linear(128, 2 * config.bins)
@@ -112,8 +113,10 @@ class TransferNetwork(nn.Module):
         code = self.code(condition)
         x = self.here(self.enter(features, code), code)
         low = self.below(self.down(x, code), code)
-        low = functional.interpolate(low, size=x.shape[2:], mode='trilinear', align_corners=False)
-        x = self.merge(torch.cat([x, low], dim=1), code)
+        low = functional.interpolate(
+            self.rise(low), size=x.shape[2:], mode='trilinear', align_corners=False
+        )
+        x = self.merge(x + low, code)
         return self.local(x) + self.everywhere(code)[:, :, None, None, None]
 
 

@@ -10,6 +10,7 @@ Memory-mapped, so that any number of training processes shares them.
 """
 
 import argparse
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from harmony_app.phantom.anatomy import Anatomy, icbm_anatomy, label_map_anatomy
 from harmony_app.phantom.protocol import Protocol
 from harmony_app.phantom.sequences import signal
 from harmony_app.phantom.tissues import TISSUES, tissue_properties
+
+logger = logging.getLogger(__name__)
 
 ICBM = 'icbm'
 VALIDATION = ('training_seg_11', 'training_seg_12')
@@ -70,9 +73,7 @@ def render(fractions: torch.Tensor, signals: torch.Tensor) -> torch.Tensor:
     return torch.tensordot(signals, fractions, dims=1)
 
 
-def to_working_grid(
-    anatomy: Anatomy, rigid: np.ndarray, chunk: int = 4
-) -> np.ndarray:
+def to_working_grid(anatomy: Anatomy, rigid: np.ndarray, chunk: int = 4) -> np.ndarray:
     """Resample tissue fractions to the working grid, uint8.
 
     Parameters
@@ -138,7 +139,7 @@ def build_heads(out: Path, label_maps: Sequence[Path], register: Callable) -> No
         fractions, maps = build_head(make(), register)
         np.save(out / f'{name}_fractions.npy', fractions)
         np.save(out / f'{name}_maps.npy', maps)
-        print(f'{name}: {fractions.shape}', flush=True)
+        logger.info('%s: done', name)
     (out / 'READY').write_text('\n'.join(name for name, _ in sources) + '\n')
 
 
@@ -189,6 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('out', type=Path, help='folder of the heads')
     parser.add_argument('--label-maps', type=Path, help='folder of FreeSurfer-style label maps')
     options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     from harmony_app.imaging.registration import register_template
 
     paths = sorted(options.label_maps.glob('*.nii*')) if options.label_maps else []

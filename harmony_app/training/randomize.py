@@ -111,9 +111,7 @@ def random_class_factors(classes: int, spread: float, rng: np.random.Generator) 
     return np.exp(rng.normal(0, spread, classes)).astype(np.float32)
 
 
-def smooth_field(
-    shape: tuple[int, ...], control: int, rng: np.random.Generator
-) -> np.ndarray:
+def smooth_field(shape: tuple[int, ...], control: int, rng: np.random.Generator) -> np.ndarray:
     """Draw a smooth random field of mean 0 and standard deviation 1, float32.
 
     Parameters
@@ -123,9 +121,16 @@ def smooth_field(
     control : int
         Independent points along each axis; few make it smooth.
     """
+    import torch
     from scipy import ndimage
+    from torch.nn import functional
 
-    noise = rng.standard_normal([control] * len(shape)).astype(np.float32)
-    field = ndimage.zoom(noise, [n / control for n in shape], order=3, mode='nearest')
-    field = field[tuple(slice(n) for n in shape)]
+    field = rng.standard_normal([control] * len(shape)).astype(np.float32)
+    if control < 10:
+        # few control points show the kinks of linear interpolation: round them off first
+        field = ndimage.zoom(field, 4, order=3, mode='nearest')
+    mode = {2: 'bilinear', 3: 'trilinear'}[len(shape)]
+    field = functional.interpolate(
+        torch.from_numpy(field)[None, None], size=shape, mode=mode, align_corners=True
+    )[0, 0].numpy()
     return (field - field.mean()) / max(float(field.std()), 1e-6)

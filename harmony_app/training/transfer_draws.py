@@ -22,7 +22,7 @@ from harmony_app.training.randomize import (
 )
 from harmony_app.training.subjects import Subject
 
-POINTS = 60_000
+POINTS = 32_000
 """Voxels of a volume at which the loss is taken."""
 
 HIGHEST = 6.0
@@ -166,19 +166,18 @@ class TransferDraws:
         if rng.random() < 0.2:
             other, stranger = subject, person
 
-        fractions = _blurred(subject, rng)
+        fractions, sigma = _fractions(subject), _point_spread(rng)
         texture = torch.from_numpy(smooth_field(tuple(fractions.shape[1:]), 20, rng))
         texture = 1 + rng.uniform(0, 0.03) * texture
-        source = apply_look(render(fractions, look_signals(here, person)) * texture, here)
-        truth = apply_look(render(fractions, look_signals(there, person)) * texture, there)
         keep = _field_of_view(subject, rng)
+        source = _image(fractions, here, person, sigma, texture)
         source = degrade(source, here.protocol, rng, rng.uniform(0, 0.06)) * keep
-        truth = truth * keep
+        truth = _image(fractions, there, person, sigma, texture) * keep
 
-        reference = render(_blurred(other, rng), look_signals(there, stranger))
-        reference = degrade(
-            apply_look(reference, there), there.protocol, rng, rng.uniform(0, 0.04)
-        ) * _field_of_view(other, rng)
+        smooth = torch.ones(())
+        reference = _image(_fractions(other), there, stranger, _point_spread(rng), smooth)
+        reference = degrade(reference, there.protocol, rng, rng.uniform(0, 0.04))
+        reference = reference * _field_of_view(other, rng)
         target = measure_profile_coarse(reference.numpy(), *_brain_and_tissues(other))
         return self._example(contrast, source, truth, *_brain_and_tissues(subject), target, rng)
 
@@ -192,9 +191,7 @@ class TransferDraws:
         field = torch.from_numpy(smooth_field(tuple(image.shape), 5, rng))
         source = source * torch.exp(rng.uniform(0, 0.05) * field + rng.normal(0, 0.01))
         target = measure_profile_coarse(truth.numpy(), scan.brain, scan.tissues)
-        return self._example(
-            scan.contrast, source, truth, scan.brain, scan.tissues, target, rng
-        )
+        return self._example(scan.contrast, source, truth, scan.brain, scan.tissues, target, rng)
 
     def _example(
         self,
@@ -231,13 +228,27 @@ def _brain_and_tissues(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
     return subject.maps[0] > 252, subject.maps[1:].astype(np.float32) / 255
 
 
-def _blurred(subject: Subject, rng: np.random.Generator) -> torch.Tensor:
-    """Fractions under a random point spread; thick slices in some."""
-    fractions = torch.from_numpy(subject.fractions).float() / 255
+def _fractions(subject: Subject) -> torch.Tensor:
+    return torch.from_numpy(subject.fractions).float() / 255
+
+
+def _point_spread(rng: np.random.Generator) -> list[float]:
+    """Standard deviations in voxels; thick slices in half of the draws."""
     sigma = [0.0, 0.0, 0.0]
     if rng.random() < 0.5:
         sigma[rng.integers(3)] = rng.uniform(0.4, 1.1)
-    return blur(fractions[None], sigma)[0] if max(sigma) else fractions
+    return sigma
+
+
+def _image(
+    fractions: torch.Tensor, look: Look, person: int, sigma: list[float], texture: torch.Tensor
+) -> torch.Tensor:
+    """Noise-free image of a person under a look.
+
+    The point spread is linear, so blurring the image once is blurring all fractions.
+    """
+    image = render(fractions, look_signals(look, person))
+    return apply_look(blur(image[None, None], sigma)[0, 0] * texture, look)
 
 
 def _field_of_view(subject: Subject, rng: np.random.Generator) -> torch.Tensor:

@@ -1,0 +1,180 @@
+"""The transfer method: a grid that neither invents nor erases, and ends at the target's medians."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harmony_app.errors import ModelError
+from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
+from harmony_app.imaging.profile import TissueProfile, measure_profile
+from harmony_app.imaging.volume import Volume
+from harmony_app.methods.base import Scan, Style
+from harmony_app.methods.transfer import (
+    BilateralGrid,
+    Transfer,
+    _compose,
+    apply_curve,
+    calibration_curve,
+)
+from harmony_app.methods.transfer_features import CONDITION, condition_vector
+from harmony_app.nets.bilateral import TransferConfig, TransferNetwork, sample_grid, slice_grid
+
+
+def _network(seed: int | None = None) -> TransferNetwork:
+    torch.manual_seed(0)
+    network = TransferNetwork(TransferConfig(condition=CONDITION, width=8))
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.05 * noise)
+    return network
+
+
+@pytest.fixture(scope='module')
+def scan() -> Scan:
+    """Nested ellipsoids of WM, GM and CSF on the working grid, with noise."""
+    rng = np.random.default_rng(0)
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in WORKING_SHAPE), indexing='ij', sparse=True)
+    radius = np.sqrt(sum((a / 0.75) ** 2 for a in axes))
+    tissues = np.stack(
+        [(radius > 0.6) & (radius <= 0.85), radius <= 0.6, (radius > 0.85) & (radius < 1)]
+    )
+    data = np.tensordot([0.6, 1.0, 0.2], tissues, axes=1) + 0.5 * ((radius >= 1) & (radius < 1.1))
+    data = (data * (1 + 0.03 * rng.standard_normal(WORKING_SHAPE))).astype(np.float32)
+    maps = (255 * tissues).astype(np.uint8)
+    volume = Volume(data, WORKING_AFFINE)
+    brain = radius < 1
+    return Scan(
+        name='T1w', contrast='T1w', working=volume, native=volume, native_to_working=np.eye(4),
+        brain=brain, tissues=maps, profile=measure_profile(data, brain, maps),
+    )  # fmt: skip
+
+
+def _profile(gm: float, wm: float, csf: float) -> TissueProfile:
+    return TissueProfile((gm, wm, csf), (0.05,) * 3, tuple(np.linspace(csf, wm, 100)), ())
+
+
+def test_untrained_grid_is_the_identity():
+    grid = BilateralGrid(torch.zeros(32, 24, 28, 24), 0.9)
+    data = np.random.default_rng(0).uniform(0, 6, (20, 30, 25)).astype(np.float32)
+    volume = Volume(data, np.diag([2.0, 2, 2, 1]))
+    np.testing.assert_allclose(grid.apply(volume).data, data, atol=1e-6)
+
+
+def test_zero_stays_zero():
+    coefficients = torch.randn(32, 24, 28, 24, generator=torch.Generator().manual_seed(1))
+    volume = Volume(np.zeros((8, 8, 8), np.float32), np.eye(4))
+    assert not BilateralGrid(coefficients, 0.9).apply(volume).data.any()
+
+
+def test_grid_cells_lie_at_their_centres():
+    grid = torch.zeros(1, 24, 28, 24)
+    grid[0, 5, 6, 7] = 1
+    centre = torch.tensor([[8 * 5 + 3.5, 8 * 6 + 3.5, 8 * 7 + 3.5]])
+    assert sample_grid(grid, centre).item() == pytest.approx(1)
+    assert sample_grid(grid, centre + torch.tensor([[4.0, 0, 0]])).item() == pytest.approx(0.5)
+
+
+def test_slicing_interpolates_between_bins():
+    # the offset of the last bin alone is 1: halfway to it the offset is a half
+    coefficients = torch.zeros(1, 32)
+    coefficients[0, 31] = 1
+    squeezed = 0.9 * 14.5 / 15
+    intensity = torch.tensor([squeezed / (1 - squeezed)])
+    result = slice_grid(coefficients, intensity, 0.9)
+    assert result.item() == pytest.approx(intensity.item() + 0.5, abs=1e-4)
+
+
+def test_native_and_working_grid_agree(scan):
+    network = _network(seed=3)
+    rigid = np.eye(4)
+    rigid[:3, 3] = (4, -6, 2)
+    # the same voxels, told to lie elsewhere and brought back by the transform
+    native = Volume(scan.native.data, np.linalg.inv(rigid) @ WORKING_AFFINE)
+    moved = Scan(**{**scan.__dict__, 'native': native, 'native_to_working': rigid})
+    style = Style('x', 'T1w', _profile(0.75, 1.0, 0.3))
+    (result,) = Transfer(network, {}).harmonize([moved], style)
+    np.testing.assert_allclose(result.native.data, result.working.data, atol=2e-3)
+    assert np.array_equal(result.native.affine, native.affine)
+
+
+def test_tissue_medians_end_at_the_target(scan):
+    style = Style('x', 'T1w', _profile(0.8, 1.0, 0.35))
+    (result,) = Transfer(_network(seed=4), {}).harmonize([scan], style)
+    reached = measure_profile(result.working.data, scan.brain, scan.tissues)
+    assert reached.distance(style.profile) < 0.1 * scan.profile.distance(style.profile)
+
+
+def test_a_planted_thin_structure_is_kept(scan):
+    data = scan.working.data.copy()
+    data[90:92, 60:160, 96] = 0.6  # a line of grey in the white matter
+    marked = Scan(**{**scan.__dict__, 'working': scan.working.with_data(data)})
+    style = Style('x', 'T1w', _profile(0.8, 1.0, 0.35))
+    method = Transfer(_network(seed=4), {})
+    after = method.harmonize([marked], style)[0].working.data
+    around = np.median(after[86:96, 60:160, 90:102])
+    assert np.median(after[90:92, 60:160, 96]) < 0.9 * around
+
+
+def test_other_contrasts_are_left_out(scan):
+    style = Style('x', 'T2w', _profile(1.5, 1.0, 3.0))
+    assert Transfer(_network(), {}).harmonize([scan], style) == []
+
+
+def test_save_and_load_give_the_same_voxels(scan, tmp_path):
+    method = Transfer(_network(seed=5), {'version': '1'})
+    method.save(tmp_path / 'model')
+    loaded = Transfer.load(tmp_path / 'model')
+    loaded.save(tmp_path / 'again')
+    again = Transfer.load(tmp_path / 'again')
+    style = Style('x', 'T1w', _profile(0.8, 1.0, 0.35))
+    first, second = (m.harmonize([scan], style)[0].working.data for m in (loaded, again))
+    assert np.array_equal(first, second)
+
+
+def test_a_model_of_another_condition_is_refused(tmp_path):
+    Transfer(TransferNetwork(TransferConfig(condition=CONDITION - 1)), {}).save(tmp_path)
+    with pytest.raises(ModelError, match='train it again'):
+        Transfer.load(tmp_path)
+
+
+levels = st.tuples(*[st.floats(0.05, 5.0)] * 3)
+
+
+@given(levels, levels)
+def test_calibration_is_monotone(here, there):
+    curve = np.array(calibration_curve(_profile(*here), _profile(*there)))
+    assert (curve[0] == 0).all()
+    assert (np.diff(curve, axis=0) > 0).all()
+
+
+@given(st.floats(0.05, 0.4), st.floats(0.05, 0.4), st.floats(0.6, 0.9), st.floats(0.6, 0.9))
+def test_calibration_meets_separable_medians(csf, wanted_csf, gm, wanted_gm):
+    curve = calibration_curve(_profile(gm, 1.0, csf), _profile(wanted_gm, 1.0, wanted_csf))
+    reached = apply_curve(np.array([gm, 1.0]), curve)
+    np.testing.assert_allclose(reached, [wanted_gm, 1.0], atol=1e-5)
+
+
+@given(levels, levels, levels)
+def test_composition_of_curves(a, b, c):
+    first = calibration_curve(_profile(*a), _profile(*b))
+    second = calibration_curve(_profile(*b), _profile(*c))
+    x = np.linspace(0, 8, 200)
+    both = apply_curve(x, _compose(first, second))
+    np.testing.assert_allclose(
+        both, apply_curve(apply_curve(x, first), second), rtol=2e-3, atol=2e-3
+    )
+
+
+def test_condition_tells_contrasts_and_heads_apart():
+    bare, head = (
+        _profile(0.6, 1, 0.2),
+        TissueProfile((0.6, 1, 0.2), (0.1,) * 3, (0.5,) * 100, (0.4,) * 100),
+    )
+    vectors = [condition_vector(bare, head, c) for c in ('T1w', 'T2w', 'PDw', 'FLAIR')]
+    assert all(len(v) == CONDITION for v in vectors)
+    assert len({tuple(v.tolist()) for v in vectors}) == 4

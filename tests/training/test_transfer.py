@@ -1,0 +1,163 @@
+"""Training of the transfer network: examples that are right, a loss that falls, exact resume."""
+
+import numpy as np
+import pytest
+import torch
+
+from harmony_app.methods.base import CONTRASTS
+from harmony_app.methods.transfer_features import CONDITION
+from harmony_app.nets.bilateral import TransferConfig, TransferNetwork
+from harmony_app.phantom.tissues import TISSUES
+from harmony_app.training.heads import TEST, VALIDATION, Head, load_heads
+from harmony_app.training.randomize import random_monotone_map, random_protocol, smooth_field
+from harmony_app.training.subjects import draw_pool, plain_subject
+from harmony_app.training.transfer import example_loss, train
+from harmony_app.training.transfer_draws import TransferDraws
+
+SHAPE = (64, 64, 64)
+
+
+def _tiny_head(name: str, size: float) -> Head:
+    """Concentric shells: WM, GM, CSF, bone, fat; maps as registration would give them."""
+    axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing='ij', sparse=True)
+    radius = np.sqrt(sum(a**2 for a in axes)) / size
+    edges = {
+        'wm': (0, 0.4),
+        'gm': (0.4, 0.6),
+        'csf': (0.6, 0.7),
+        'bone': (0.7, 0.8),
+        'fat': (0.8, 1),
+    }
+    fractions = np.zeros((len(TISSUES), *SHAPE), np.uint8)
+    for tissue, (inner, outer) in edges.items():
+        fractions[TISSUES.index(tissue)] = 255 * ((radius >= inner) & (radius < outer))
+    maps = np.stack(
+        [255 * (radius < 0.7), *(fractions[TISSUES.index(t)] for t in ('gm', 'wm', 'csf'))]
+    )
+    return Head(name, fractions, maps.astype(np.uint8))
+
+
+@pytest.fixture(scope='module')
+def heads(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('heads')
+    names = ['a', 'b', *VALIDATION, *TEST]
+    for name, size in zip(names, np.linspace(0.75, 0.95, len(names)), strict=True):
+        head = _tiny_head(name, size)
+        np.save(folder / f'{name}_fractions.npy', head.fractions)
+        np.save(folder / f'{name}_maps.npy', head.maps)
+    return folder
+
+
+def test_held_out_heads_are_never_loaded_for_training(heads):
+    assert {head.name for head in load_heads(heads)} == {'a', 'b'}
+
+
+def test_drawn_subjects_keep_their_tissue(heads):
+    plain = [plain_subject(head) for head in load_heads(heads)]
+    drawn = draw_pool(load_heads(heads), 2, seed=3)
+    again = draw_pool(load_heads(heads), 2, seed=3)
+    for one, other in zip(drawn, again, strict=True):
+        assert np.array_equal(one.fractions, other.fractions)
+    assert not np.array_equal(drawn[0].fractions, plain[0].fractions)
+    total = drawn[0].fractions.astype(int).sum(0)
+    assert total.max() <= 255 + len(TISSUES)
+
+
+def test_source_and_truth_show_one_anatomy(heads):
+    draws = TransferDraws([plain_subject(head) for head in load_heads(heads)])
+    rng = np.random.default_rng(2)
+    for _ in range(4):
+        example = draws.draw(rng)
+        assert example.features.shape == (6, 16, 16, 16)
+        assert example.condition.shape == (CONDITION,)
+        assert torch.isfinite(example.condition).all()
+        assert example.source.shape == example.truth.shape
+        assert example.inside.float().mean() > 0.5
+
+
+def test_untrained_loss_is_the_plain_difference(heads):
+    draws = TransferDraws([plain_subject(head) for head in load_heads(heads)])
+    example = draws.draw(np.random.default_rng(0))
+    network = TransferNetwork(TransferConfig(condition=CONDITION, width=8))
+    loss, _ = example_loss(network, example, 'cpu')
+    weight = torch.where(example.inside, 3.0, 1.0)
+    plain = (weight * (example.source - example.truth).abs()).sum() / weight.sum() / example.scale
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-4)
+
+
+def test_training_resumes_exactly(heads, tmp_path):
+    config = TransferConfig(condition=CONDITION, width=8)
+    common = {'minutes': 1, 'subjects_per_head': 1, 'batch': 1, 'config': config}
+    whole = train(heads, tmp_path / 'whole', steps=6, **common)
+
+    class Interrupted(Exception):
+        pass
+
+    import harmony_app.training.transfer as module
+
+    calls = []
+    original = module.example_loss
+
+    def interrupting(*arguments):
+        calls.append(None)
+        if len(calls) == 4:
+            raise Interrupted
+        return original(*arguments)
+
+    module.example_loss = interrupting
+    try:
+        with pytest.raises(Interrupted):
+            train(heads, tmp_path / 'parts', steps=6, **common)
+    finally:
+        module.example_loss = original
+    parts = train(heads, tmp_path / 'parts', steps=6, **common)
+    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_training_lowers_the_loss(heads, tmp_path):
+    config = TransferConfig(condition=CONDITION, width=8)
+    trained = train(
+        heads,
+        tmp_path,
+        minutes=1,
+        steps=100,
+        subjects_per_head=1,
+        batch=1,
+        rate=3e-3,
+        config=config,
+    )
+    judges = TransferDraws([plain_subject(head) for head in load_heads(heads, VALIDATION)])
+    rng = np.random.default_rng(9)
+    examples = [judges.draw(rng) for _ in range(12)]
+    untrained = TransferNetwork(config)
+    with torch.inference_mode():
+        before, after = (
+            np.mean([example_loss(network, e, 'cpu')[0].item() for e in examples])
+            for network in (untrained, trained)
+        )
+    assert after < 0.9 * before
+
+
+@pytest.mark.parametrize('contrast', CONTRASTS)
+def test_random_protocols_are_valid(contrast):
+    rng = np.random.default_rng(0)
+    protocols = [random_protocol(contrast, rng) for _ in range(50)]
+    assert all(protocol.contrast == contrast for protocol in protocols)
+    assert {protocol.field for protocol in protocols} == {1.5, 3.0}
+
+
+def test_monotone_maps_keep_black_and_white_matter():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        x, y = random_monotone_map(0.35, rng)
+        assert (np.diff(y) > 0).all()
+        assert np.interp(1.0, x, y) == pytest.approx(1)
+        assert y[0] == 0
+
+
+def test_smooth_fields_are_standard():
+    field = smooth_field((24, 20, 22), 5, np.random.default_rng(0))
+    assert field.shape == (24, 20, 22)
+    assert field.mean() == pytest.approx(0, abs=1e-5)
+    assert field.std() == pytest.approx(1, abs=1e-3)
