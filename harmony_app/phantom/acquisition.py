@@ -184,7 +184,7 @@ def sample(
     position: np.ndarray,
     slice_profile: bool = False,
 ) -> torch.Tensor:
-    """Average images over the voxels of a scan.
+    r"""Average images over the voxels of a scan.
 
     Voxels larger than those of the images are averaged over as many points as they span;
     under ``slice_profile`` the third axis is weighted by a smooth slice profile whose full
@@ -203,7 +203,7 @@ def sample(
 
     Returns
     -------
-    Tensor, shape (C, \\*grid.shape)
+    Tensor, shape (C, \*grid.shape)
     """
     to_image = np.linalg.inv(affine) @ np.linalg.inv(position) @ grid.affine
     spacing = np.linalg.norm(affine[:3, :3], axis=0).mean()

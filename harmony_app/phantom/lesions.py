@@ -95,7 +95,10 @@ def _places(
     wm, gm, csf = (coarse(fractions[i]) for i in (_WM, _GM, _CSF))
     inside = smooth(coarse(fractions[_BRAIN].sum(0)) + csf, 9.0)
     ventricles = smooth(csf * (inside > 0.93), 4.0)
-    white = wm[0] * (wm[0] > 0.7)
+    # stem and cerebellum, in the lower third of the brain, have few
+    profile = inside.sum((0, 1)).cumsum(0)
+    seldom = torch.where(profile < 0.33 * profile[-1], 0.05, 1.0)
+    white = wm[0] * (wm[0] > 0.7) * seldom
     maps = {
         'periventricular': white * ventricles**2,
         'juxtacortical': white * (inside > 0.6) * smooth(gm, 2.0),
