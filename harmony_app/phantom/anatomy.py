@@ -187,7 +187,7 @@ def icbm_anatomy() -> Anatomy:
     outside = ndimage.distance_transform_edt(~brain).astype(np.float32)
     x, y, z = _world(brain.shape, WORKING_AFFINE)
     # a skull is smooth: measure from the closed brain, not from its sulci
-    hull = ndimage.distance_transform_edt(outside > 12) < 12
+    hull = ndimage.distance_transform_edt(outside <= 12) > 12
     distance = np.where(
         hull, -ndimage.distance_transform_edt(hull), ndimage.distance_transform_edt(~hull)
     ).astype(np.float32)
