@@ -2,7 +2,6 @@
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from harmony_app.nets.masked import MaskedConv, masked_mean, pool_mask
 
@@ -33,7 +32,10 @@ class ThetaEncoder(nn.Module):
             for n, (i, o) in enumerate(zip(inputs, widths, strict=True))
         )
         self.head = nn.Sequential(
-            nn.Linear(2 * widths[-1], 32), nn.LeakyReLU(0.1), nn.Linear(32, 2 * dimension)
+            nn.LayerNorm(2 * widths[-1]),
+            nn.Linear(2 * widths[-1], 32),
+            nn.LeakyReLU(0.1),
+            nn.Linear(32, 2 * dimension),
         )
         self.dimension = dimension
 
@@ -80,7 +82,6 @@ class EtaEncoder(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(2 * (first + second), 32), nn.LeakyReLU(0.1), nn.Linear(32, dimension)
         )
-        nn.init.constant_(self.head[-1].bias, -2.0)
 
     def forward(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Encode slices (B, 1, H, W) with their foreground to eta, shape (B, dimension)."""
@@ -91,7 +92,7 @@ class EtaEncoder(nn.Module):
         coarse = self.widen(features, quarter)
         coarse = coarse + self.second(coarse, quarter)
         pooled = torch.cat([_pooled(features, half), _pooled(coarse, quarter)], dim=1)
-        return functional.softplus(self.head(pooled))
+        return self.head(pooled).abs()
 
 
 def _strided(convs, features, mask):

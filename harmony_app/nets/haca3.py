@@ -119,11 +119,7 @@ class Haca3Nets(nn.Module):
         logits = self.beta(images * mask, mask)
         if generator is None:
             return one_hot(logits.argmax(dim=1), logits.shape[1], logits.dtype) * mask
-        uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
-        noise = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
-        soft = torch.softmax((logits + noise) / temperature, dim=1)
-        hard = one_hot(soft.argmax(dim=1), soft.shape[1], soft.dtype)
-        return (hard + soft - soft.detach()) * mask
+        return sample_anatomy(logits, mask, generator, temperature)
 
     def labels(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Level of the anatomy, shape (B, H, W), uint8; 0 outside the mask too."""
@@ -154,6 +150,28 @@ class Haca3Nets(nn.Module):
     def fuse(self, betas, weights, masks):
         """See :func:`harmony_app.nets.attention.fuse_anatomy`."""
         return fuse_anatomy(betas, weights, masks)
+
+
+def sample_anatomy(
+    logits: torch.Tensor, mask: torch.Tensor, generator: torch.Generator, temperature: float = 1.0
+) -> torch.Tensor:
+    """One-hot maps drawn by the Gumbel trick; the gradient goes straight through.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (B, L, H, W)
+    mask : Tensor, shape (B, 1, H, W)
+    generator : torch.Generator
+        On the device of the logits.
+    temperature : float
+        Of the softmax whose gradient is taken.
+    """
+    uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
+    noise = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
+    soft = torch.softmax((logits + noise) / temperature, dim=1)
+    # as arg max, which is slow over channels; ties have no chance under the noise
+    hard = (soft == soft.amax(dim=1, keepdim=True)).to(soft.dtype)
+    return (hard + soft - soft.detach()) * mask
 
 
 def one_hot(levels: torch.Tensor, count: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -1,0 +1,136 @@
+"""How good the decoder of HACA3 is on held-out slices, in numbers and in a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from harmony_app.methods.base import CONTRASTS
+from harmony_app.nets.haca3 import Haca3Nets
+from harmony_app.training.slices import Batch
+
+
+@torch.no_grad()
+def reconstruct(nets: Haca3Nets, batch: Batch) -> tuple[torch.Tensor, ...]:
+    """Decode a batch as in use: arg max anatomy, mean theta, both sources present.
+
+    Returns
+    -------
+    result, union : Tensor, shape (B, 1, H, W)
+    weights : Tensor, shape (B, 2)
+        Attention.
+    eta : Tensor, shape (B, 2, D)
+        Of the sources.
+    """
+    count = len(batch.sources)
+    images = batch.sources.flatten(0, 1)[:, None]
+    masks = batch.source_masks.flatten(0, 1)[:, None]
+    levels = nets.anatomy(images, masks).unflatten(0, (count, 2))
+    eta = nets.eta(images, masks)
+    sources = torch.cat([nets.theta(images, masks)[0], eta], dim=1)
+    theta = nets.theta(batch.style, batch.style_mask)[0]
+    target = torch.cat([theta, nets.eta(batch.style, batch.style_mask)], dim=1)
+    present = torch.ones((count, 2), dtype=torch.bool, device=images.device)
+    weights = nets.attention(target, sources.unflatten(0, (count, 2)), present)
+    fused, union = nets.fuse(levels, weights, batch.source_masks[:, :, None])
+    return nets.decode(fused, union, theta), union, weights, eta.unflatten(0, (count, 2))
+
+
+def validate(nets: Haca3Nets, batches: Sequence[Batch]) -> dict[str, float]:
+    """L1, SSIM and PSNR against the truth in the foreground.
+
+    ``other`` is what the contrast costs that was not among the sources, and ``order`` the
+    share of artifacts whose eta is larger than the milder one's.
+
+    Parameters
+    ----------
+    nets : Haca3Nets
+    batches : sequence of Batch
+        Of held-out heads.
+    """
+    values: dict[str, list[float]] = {}
+    ordered: list[float] = []
+
+    def add(name, value):
+        values.setdefault(name, []).append(float(value))
+
+    for batch in batches:
+        result, union, weights, _ = reconstruct(nets, batch)
+        scale = batch.target.flatten(1).quantile(0.995, dim=1).clamp_min(0.5)
+        error = (result - batch.target).abs() * union
+        pixels = union.sum((1, 2, 3)).clamp_min(1)
+        l1 = error.sum((1, 2, 3)) / pixels
+        mse = error.square().sum((1, 2, 3)) / pixels
+        psnr = 10 * torch.log10(scale.square() / mse.clamp_min(1e-9))
+        ssim = structural_similarity(result, batch.target, union, scale)
+        for i in range(len(result)):
+            first, second, wanted = batch.contrasts[i].tolist()
+            contrast = CONTRASTS[wanted]
+            seen = wanted in (first, second)
+            for name in ('all', contrast, 'same' if seen else 'other'):
+                add(f'l1_{name}', l1[i])
+                add(f'ssim_{name}', ssim[i])
+                add(f'psnr_{name}', psnr[i])
+            if seen:
+                add('attention_same', weights[i, (first, second).index(wanted)])
+        with torch.no_grad():
+            levels = [
+                nets.eta(image, batch.style_mask).norm(dim=1)
+                for image in (batch.clean, batch.mild, batch.severe)
+            ]
+        ordered += ((levels[2] > levels[1]) & (levels[1] > levels[0])).float().tolist()
+    return {name: float(np.mean(v)) for name, v in sorted(values.items())} | {
+        'order': float(np.mean(ordered))
+    }
+
+
+def structural_similarity(
+    image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    """Mean SSIM (Wang 2004; Gaussian window of 1.5 pixels) inside a mask.
+
+    Parameters
+    ----------
+    image, target, mask : Tensor, shape (B, 1, H, W)
+    scale : Tensor, shape (B,)
+        Data range.
+
+    Returns
+    -------
+    Tensor, shape (B,)
+    """
+    offsets = torch.arange(-5, 6, device=image.device, dtype=image.dtype)
+    taps = torch.exp(-0.5 * (offsets / 1.5) ** 2)
+    taps = taps / taps.sum()
+    kernel = (taps[:, None] * taps[None])[None, None]
+
+    def local(values):
+        return functional.conv2d(values, kernel, padding=5)
+
+    mean_x, mean_y = local(image), local(target)
+    var_x = local(image.square()) - mean_x.square()
+    var_y = local(target.square()) - mean_y.square()
+    covariance = local(image * target) - mean_x * mean_y
+    one, two = (((k * scale) ** 2)[:, None, None, None] for k in (0.01, 0.03))
+    ssim = ((2 * mean_x * mean_y + one) * (2 * covariance + two)) / (
+        (mean_x.square() + mean_y.square() + one) * (var_x + var_y + two)
+    )
+    return (ssim * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1)
+
+
+def save_examples(nets: Haca3Nets, batch: Batch, path: Path) -> None:
+    """Picture of a batch: both sources, their anatomy, theta slice, result, truth; one column each."""
+    from matplotlib.image import imsave
+
+    result, _, _, _ = reconstruct(nets, batch)
+    rows = [batch.sources[:, 0], batch.sources[:, 1]]
+    for i in range(2):
+        mask = batch.source_masks[:, i : i + 1]
+        levels = nets.labels(batch.sources[:, i : i + 1], mask).float() + 1
+        rows.append(levels * mask[:, 0] * 2 / (nets.config.levels + 1))
+    rows += [batch.style[:, 0], result[:, 0], batch.target[:, 0]]
+    picture = torch.cat([torch.cat(list(row), dim=1) for row in rows]).cpu().numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    imsave(path, np.clip(picture, 0, 2), cmap='gray', vmin=0, vmax=2)

@@ -1,0 +1,118 @@
+"""Losses of HACA3."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+def masked_l1(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference inside a mask, all (B, 1, H, W)."""
+    return ((image - target).abs() * mask).sum() / mask.sum().clamp_min(1.0)
+
+
+def edge_l1(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of the differences of neighbours: an L1 alone blurs edges."""
+    total = 0.0
+    for axis in (2, 3):
+        length = image.shape[axis] - 1
+        inside = mask.narrow(axis, 0, length) * mask.narrow(axis, 1, length)
+        total = total + masked_l1(image.diff(dim=axis), target.diff(dim=axis), inside)
+    return total
+
+
+def kl_divergence(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:
+    """Of normal distributions (B, D) from the standard normal, mean over B and D."""
+    return 0.5 * (mean.square() + log_variance.exp() - log_variance - 1).mean()
+
+
+def soft_cross_entropy(
+    logits: torch.Tensor, fractions: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    """Cross entropy of logits (B, L, H, W) against fractions of the same shape in a mask."""
+    entropy = -(functional.log_softmax(logits, dim=1) * fractions).sum(1, keepdim=True)
+    return (entropy * mask).sum() / mask.sum().clamp_min(1.0)
+
+
+class Patchifier(nn.Module):
+    """Features of the patches of an anatomy map or an image; used in training only.
+
+    Parameters
+    ----------
+    patch : int
+        Edge of the patches, which do not overlap.
+    features : int
+        Length of the unit vectors.
+    """
+
+    def __init__(self, patch: int = 16, features: int = 64):
+        super().__init__()
+        self.patch = patch
+        self.net = nn.Sequential(
+            nn.Conv2d(1, 64, patch, stride=patch), nn.LeakyReLU(0.1), nn.Conv2d(64, features, 1)
+        )
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Map (B, 1, H, W) to (B, N, features)."""
+        return functional.normalize(self.net(maps).flatten(2).transpose(1, 2), dim=2)
+
+
+def patch_contrast(
+    query: torch.Tensor,
+    positive: torch.Tensor,
+    images: torch.Tensor,
+    inside: torch.Tensor,
+    temperature: float = 0.1,
+) -> torch.Tensor:
+    """Contrastive loss of anatomy patches (equation 1 of the paper).
+
+    A patch of one contrast's anatomy is to be more similar to the same place in another
+    contrast's anatomy than to the images there, or to other places of either anatomy.
+
+    Parameters
+    ----------
+    query, positive : Tensor, shape (B, N, F)
+        Unit features of the anatomy of two contrasts.
+    images : Tensor, shape (B, M, N, F)
+        Unit features of M images at the same places.
+    inside : Tensor, shape (B, N), bool
+        Patches that show something of both.
+    temperature : float
+        Of the similarities.
+    """
+    batch, count, _ = query.shape
+    similar = torch.einsum('bnf,bnf->bn', query, positive) / temperature
+    with_images = torch.einsum('bnf,bmnf->bnm', query, images) / temperature
+    other = torch.einsum('bnf,bkf->bnk', query, positive.detach()) / temperature
+    same_place = torch.eye(count, dtype=torch.bool, device=query.device)
+    hidden = same_place[None] | ~inside[:, None, :].expand(batch, count, count)
+    negatives = torch.cat([with_images, other.masked_fill(hidden, -torch.inf)], dim=2)
+    number = torch.isfinite(negatives).sum(2).clamp_min(1).to(query.dtype)
+    # log of the mean of exp over the negatives
+    average = torch.logsumexp(negatives, dim=2) - number.log()
+    losses = functional.softplus(average - similar)
+    return (losses * inside).sum() / inside.sum().clamp_min(1)
+
+
+def severity_loss(
+    clean: torch.Tensor, mild: torch.Tensor, severe: torch.Tensor, severity: torch.Tensor
+) -> torch.Tensor:
+    """Triplets with the severity as their margin, and clean slices at zero.
+
+    Parameters
+    ----------
+    clean, mild, severe : Tensor, shape (B, D)
+        Eta of a slice without and with an artifact, at two severities.
+    severity : Tensor, shape (B, 2)
+        Of ``mild`` and ``severe``, 0 to 1, rising.
+    """
+    other = clean.roll(1, dims=0)
+    near = (clean - other).norm(dim=1)
+    far_mild = (clean - mild).norm(dim=1)
+    far_severe = (clean - severe).norm(dim=1)
+    triplets = functional.relu(near - far_mild + severity[:, 0]) + functional.relu(
+        near - far_severe + severity[:, 1]
+    )
+    order = functional.relu(
+        mild.norm(dim=1) - severe.norm(dim=1) + severity[:, 1] - severity[:, 0]
+    )
+    return (triplets + order + clean.abs().sum(1)).mean()

@@ -1,0 +1,347 @@
+"""Phantom draws on slices: source contrasts, target, and a theta slice of the target's volume.
+
+Only what a step needs is drawn, on crops: two source contrasts, the target and one other
+slice at the target's protocol. Physics, and what physics does not give (monotone maps,
+class factors, residual bias, texture, blur, crops, missing skull), so that a model that
+learned here still sees the style of a real scan.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional
+
+from harmony_app.methods.base import CONTRASTS
+from harmony_app.phantom.protocol import Protocol
+from harmony_app.phantom.sequences import signal
+from harmony_app.phantom.tissues import BRAIN_TISSUES, TISSUES, tissue_properties, vary_properties
+from harmony_app.training.artifacts2d import KINDS, corrupt
+from harmony_app.training.heads import Head
+from harmony_app.training.randomize import random_class_factors, random_monotone_map, random_protocol
+
+_WM, _GM, _LESION = (TISSUES.index(name) for name in ('wm', 'gm', 'lesion'))
+_BRAIN = [TISSUES.index(name) for name in BRAIN_TISSUES]
+ANATOMY = (
+    ('bone', 'vessel'),
+    ('csf', 'vitreous'),
+    ('gm', 'deep_gm'),
+    ('wm',),
+    ('lesion', 'marrow', 'fat', 'muscle', 'skin', 'mucosa'),
+)
+"""Tissues by level of the anatomy; air goes with the first. Where it lies tells a lesion from fat."""
+
+_OUTSIDE = [i for i, name in enumerate(TISSUES) if name not in (*BRAIN_TISSUES, 'csf')]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Draws for one step, all float32 and (B, 1, H, W) unless said.
+
+    Parameters
+    ----------
+    sources, source_masks : Tensor, shape (B, 2, H, W)
+        Two contrasts of one slice as scanned, and what each shows of it.
+    target : Tensor
+        The same slice at the target's protocol, noise-free.
+    anatomy : Tensor, shape (B, 5, H, W)
+        Fraction of each level of :data:`ANATOMY` in the slice; sums to 1.
+    style, style_mask : Tensor
+        Another slice at the target's protocol, as scanned.
+    clean, mild, severe : Tensor
+        The style slice with hardly any noise, and with one artifact at two severities.
+    severity : Tensor, shape (B, 2)
+        Of ``mild`` and ``severe``.
+    contrasts : Tensor, shape (B, 3), int64
+        Index of the contrasts of both sources and of the target in ``CONTRASTS``.
+    """
+
+    sources: torch.Tensor
+    source_masks: torch.Tensor
+    target: torch.Tensor
+    anatomy: torch.Tensor
+    style: torch.Tensor
+    style_mask: torch.Tensor
+    clean: torch.Tensor
+    mild: torch.Tensor
+    severe: torch.Tensor
+    severity: torch.Tensor
+    contrasts: torch.Tensor
+
+    def to(self, device: str) -> 'Batch':
+        """The batch on a device."""
+        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a protocol and a scanner make of each tissue: signals, then a monotone map."""
+
+    contrast: str
+    signals: torch.Tensor
+    curve: tuple[np.ndarray, np.ndarray] | None
+    snr: float
+    bias: float
+
+    def render(self, fractions: torch.Tensor) -> np.ndarray:
+        """Noise-free image (H, W), white matter at 1, of fractions (K, H, W)."""
+        image = torch.tensordot(self.signals, fractions, dims=1).numpy()
+        return image if self.curve is None else np.interp(image, *self.curve).astype(np.float32)
+
+
+class SliceSampler:
+    """Draws batches of slices from heads.
+
+    Parameters
+    ----------
+    heads : sequence of Head
+        Read where needed; memory-mapped heads stay on disk.
+    rng : numpy.random.Generator
+        Draws everything; its state is the state of the sampler.
+    size : int
+        Height and width of the crops; a multiple of 16.
+    artifacts : bool
+        Whether sources may have artifacts and missing parts.
+    """
+
+    def __init__(
+        self,
+        heads: Sequence[Head],
+        rng: np.random.Generator,
+        size: int = 128,
+        artifacts: bool = True,
+    ):
+        self.heads = list(heads)
+        self.rng = rng
+        self.size = size
+        self.artifacts = artifacts
+        self._inside = [_foreground_points(head) for head in self.heads]
+
+    def draw(self, batch: int) -> Batch:
+        """Draw a batch."""
+        samples = [self._sample() for _ in range(batch)]
+        stacked = {
+            name: torch.from_numpy(np.stack([sample[name] for sample in samples]))
+            for name in samples[0]
+        }
+        return Batch(**stacked)
+
+    def _sample(self) -> dict[str, np.ndarray]:
+        rng = self.rng
+        person = int(rng.integers(len(self.heads)))
+        stripped = rng.random() < 0.25
+        fractions, brain = self._slice(person)
+        fractions = self._alter(fractions)
+        silhouette = brain if stripped else _silhouette(fractions)
+        if stripped:
+            fractions = fractions * torch.from_numpy(brain.astype(np.float32))
+
+        seed = int(rng.integers(2**62))
+        first, second = (CONTRASTS[i] for i in rng.choice(4, 2, replace=False))
+        wanted = CONTRASTS[int(rng.integers(4))]
+        looks = [self._look(contrast, seed) for contrast in (first, second)]
+        target = self._look(wanted, seed)
+        if wanted in (first, second) and rng.random() < 0.3:
+            target = looks[(first, second).index(wanted)]
+
+        rim = int(rng.integers(4))
+        shown = ndimage.binary_dilation(silhouette, iterations=rim) if rim else silhouette
+        sources, masks = [], []
+        for look in looks:
+            mask = self._field_of_view(shown) if self.artifacts else shown
+            image = self._scan(look, look.render(fractions), shown)
+            if self.artifacts and rng.random() < 0.35:
+                image = corrupt(image, KINDS[int(rng.integers(len(KINDS)))], rng.random(), rng)
+            sources.append(image * mask)
+            masks.append(mask)
+
+        other = person
+        if rng.random() < 0.3 or len(self.heads) == 1:
+            other = int(rng.integers(len(self.heads)))
+        style_fractions, style_brain = self._slice(other)
+        style_fractions = self._alter(style_fractions)
+        style_mask = style_brain if stripped else _silhouette(style_fractions)
+        if stripped:
+            style_fractions = style_fractions * torch.from_numpy(style_brain.astype(np.float32))
+        plain = target.render(style_fractions)
+        style = self._scan(target, plain, style_mask)
+        grain = np.float32(0.004 + 0.012 * rng.random())
+        clean = np.abs(plain + grain * rng.standard_normal(plain.shape, np.float32))
+        kind = KINDS[int(rng.integers(len(KINDS)))]
+        severity = np.sort(rng.random(2)).astype(np.float32)
+        corrupted = [corrupt(clean, kind, float(s), rng) for s in severity]
+        return {
+            'sources': np.stack(sources).astype(np.float32),
+            'source_masks': np.stack(masks).astype(np.float32),
+            'target': (_blur(target.render(fractions), 0.3) * shown)[None].astype(np.float32),
+            'anatomy': _anatomy(fractions),
+            'style': (style * style_mask)[None].astype(np.float32),
+            'style_mask': style_mask[None].astype(np.float32),
+            'clean': (clean * style_mask)[None].astype(np.float32),
+            'mild': (corrupted[0] * style_mask)[None].astype(np.float32),
+            'severe': (corrupted[1] * style_mask)[None].astype(np.float32),
+            'severity': severity,
+            'contrasts': np.array([CONTRASTS.index(c) for c in (first, second, wanted)]),
+        }
+
+    def _slice(self, person: int) -> tuple[torch.Tensor, np.ndarray]:
+        """Fractions (K, size, size) and brain mask of a random, mildly deformed crop."""
+        rng, size = self.rng, self.size
+        head, points = self.heads[person], self._inside[person]
+        centre = points[int(rng.integers(len(points)))]
+        axis = int(rng.integers(3))
+        window = size + size // 4
+        index = [slice(None)]
+        for i, length in enumerate(head.fractions.shape[1:]):
+            if i == axis:
+                index.append(int(centre[i]))
+                continue
+            jitter = int(rng.integers(-size // 4, size // 4 + 1))
+            start = int(np.clip(centre[i] + jitter - window // 2, 0, max(0, length - window)))
+            index.append(slice(start, start + window))
+        stack = np.concatenate([head.fractions[tuple(index)], head.maps[(slice(0, 1), *index[1:])]])
+        stack = torch.from_numpy(stack.astype(np.float32) / np.float32(255))
+        if rng.random() < 0.7:
+            stack = self._warp(stack)
+        else:
+            rows, columns = ((n - size) // 2 for n in stack.shape[1:])
+            stack = _window(stack, rows, columns, size)
+        if rng.random() < 0.5:
+            stack = stack.flip(1)
+        return stack[:-1], ndimage.binary_fill_holes(stack[-1].numpy() > 0.5)
+
+    def _warp(self, stack: torch.Tensor) -> torch.Tensor:
+        """Turn, scale and bend a window about its centre to a crop."""
+        rng, size = self.rng, self.size
+        angle, stretch = rng.normal(0, 0.15), np.exp(rng.normal(0, 0.08, 2))
+        matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        line = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
+        points = torch.stack(torch.meshgrid(line, line, indexing='ij'), dim=-1)
+        points = points @ torch.from_numpy((matrix * stretch).astype(np.float32))
+        bend = rng.uniform(0, 3)
+        points = points + bend * torch.stack([self._smooth(5), self._smooth(5)], dim=-1)
+        half = torch.tensor([(n - 1) / 2 for n in stack.shape[1:]])
+        grid = (points / half).flip(-1)[None]
+        return functional.grid_sample(stack[None], grid, align_corners=True)[0]
+
+    def _smooth(self, control: int) -> torch.Tensor:
+        """Smooth random field (size, size) of about unit spread."""
+        noise = torch.from_numpy(self.rng.standard_normal((control, control), np.float32))
+        weights = _cubic_weights(self.size, control)
+        return weights @ noise @ weights.T
+
+    def _alter(self, fractions: torch.Tensor) -> torch.Tensor:
+        """Texture within tissues, and now and then lesions in the white matter."""
+        rng = self.rng
+        fractions = fractions.clone()
+        wave = 0.06 * self._smooth(int(rng.integers(8, 40))) + 0.04 * torch.from_numpy(
+            rng.standard_normal((self.size,) * 2, np.float32)
+        )
+        # white and grey matter take a little of each other: texture that every contrast shows
+        exchanged = wave.abs() * torch.where(wave > 0, fractions[_WM], fractions[_GM])
+        fractions[_GM] += torch.sign(wave) * exchanged
+        fractions[_WM] -= torch.sign(wave) * exchanged
+        if rng.random() < 0.3:
+            seeds = np.argwhere(fractions[_WM].numpy() > 0.7)
+            for _ in range(int(rng.integers(1, 8)) if len(seeds) else 0):
+                row, column = seeds[int(rng.integers(len(seeds)))]
+                radius = np.exp(rng.uniform(np.log(1.5), np.log(7)))
+                rows, columns = np.ogrid[: self.size, : self.size]
+                distance = np.hypot(rows - row, (columns - column) * np.exp(rng.normal(0, 0.4)))
+                inside = torch.from_numpy(
+                    np.clip(radius - distance + 0.5, 0, 1).astype(np.float32) * rng.uniform(0.5, 1)
+                ).float()
+                moved = inside * fractions[_WM]
+                fractions[_WM] -= moved
+                fractions[_LESION] += moved
+        return fractions
+
+    def _look(self, contrast: str, person_seed: int) -> _Look:
+        """Draw how a contrast looks on some scanner for a person."""
+        rng = self.rng
+        protocol: Protocol = random_protocol(contrast, rng)
+        person = torch.Generator().manual_seed(person_seed)
+        properties = vary_properties(tissue_properties(protocol.field), 0.05, person)
+        signals = signal(protocol, properties)
+        factors = random_class_factors(len(TISSUES), 0.03, rng)
+        factors[_OUTSIDE] *= random_class_factors(len(_OUTSIDE), 0.2, rng)
+        signals = signals * torch.from_numpy(factors)
+        signals = (signals / signals[_WM]).clamp(max=5.0)
+        curve = random_monotone_map(rng.uniform(0, 0.3), rng) if rng.random() < 0.5 else None
+        return _Look(contrast, signals, curve, protocol.snr, protocol.bias)
+
+    def _scan(self, look: _Look, image: np.ndarray, shown: np.ndarray) -> np.ndarray:
+        """Blur, residual bias, noise and a white-matter peak that is slightly off."""
+        rng = self.rng
+        image = _blur(image, rng.uniform(0, 0.8))
+        if rng.random() < 0.25:
+            image = ndimage.gaussian_filter1d(image, rng.uniform(0.5, 2.2), axis=int(rng.integers(2)))
+        field = self._smooth(4).numpy()
+        image = image * np.exp(0.3 * look.bias * field) * np.float32(rng.uniform(0.95, 1.05))
+        noisy = _rician(image, 1 / look.snr, rng)
+        if rng.random() < 0.5:
+            noisy = _blur(noisy, rng.uniform(0.2, 0.6))  # resampling smooths the noise too
+        return np.clip(noisy, 0, 6) * shown
+
+    def _field_of_view(self, shown: np.ndarray) -> np.ndarray:
+        """Now and then a side of the head is not scanned."""
+        if self.rng.random() > 0.15:
+            return shown
+        axis, rows = int(self.rng.integers(2)), np.arange(self.size)
+        edge = int(self.rng.uniform(0.5, 0.9) * self.size)
+        seen = rows < edge if self.rng.random() < 0.5 else rows >= self.size - edge
+        return shown & (seen[:, None] if axis == 0 else seen[None])
+
+
+@lru_cache(maxsize=64)
+def _cubic_weights(size: int, control: int) -> torch.Tensor:
+    """Cubic interpolation of ``control`` points to ``size``, as a matrix: fields are cheap so."""
+    unit = torch.eye(control)[:, None, :, None].expand(-1, -1, -1, 4)
+    weights = functional.interpolate(unit, (size, 4), mode='bicubic', align_corners=True)
+    return weights[:, 0, :, 0].T.contiguous()
+
+
+def _foreground_points(head: Head, step: int = 8) -> np.ndarray:
+    """Centres of crops: every voxel of a coarse lattice in the brain, and a part of the rest."""
+    coarse = (slice(None, None, step),) * 3
+    brain = np.argwhere(np.asarray(head.maps[(0, *coarse)]) > 127)
+    whole = np.zeros(tuple(len(range(0, n, step)) for n in head.fractions.shape[1:]), np.int32)
+    for tissue in head.fractions:
+        whole += tissue[coarse]
+    rest = np.argwhere(whole > 127)
+    points = np.concatenate([brain] * 3 + [rest]) * step
+    if not len(points):
+        raise ValueError(f'head {head.name} shows nothing')
+    return points
+
+
+def _window(stack: torch.Tensor, rows: int, columns: int, size: int) -> torch.Tensor:
+    """Crop (K, size, size) from a corner; zeros beyond the edges."""
+    below, right = (max(0, size - n) for n in stack.shape[1:])
+    stack = functional.pad(stack, (0, right, 0, below))
+    rows, columns = max(rows, 0), max(columns, 0)
+    return stack[:, rows : rows + size, columns : columns + size]
+
+
+def _silhouette(fractions: torch.Tensor) -> np.ndarray:
+    """Filled outline of the head, bool."""
+    return ndimage.binary_fill_holes(fractions.sum(0).numpy() > 0.3)
+
+
+def _anatomy(fractions: torch.Tensor) -> np.ndarray:
+    """Fractions (K, H, W) summed by level, shape (5, H, W)."""
+    levels = [fractions[[TISSUES.index(name) for name in names]].sum(0) for names in ANATOMY]
+    levels[0] = levels[0] + (1 - fractions.sum(0)).clamp_min(0)
+    return torch.stack(levels).numpy()
+
+
+def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    return image if sigma < 0.25 else ndimage.gaussian_filter(image, sigma, truncate=3)
+
+
+def _rician(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    real, imaginary = rng.standard_normal((2, *image.shape), np.float32) * np.float32(sigma)
+    return np.hypot(image + real, imaginary)
