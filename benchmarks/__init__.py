@@ -1,0 +1,1 @@
+"""What prints the tables in docs/."""

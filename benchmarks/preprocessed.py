@@ -1,0 +1,85 @@
+"""Preprocess a BIDS dataset by the steps of the participant level, once, for all methods."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from harmony_app.bids.discovery import ScanInput, discover
+from harmony_app.bids.filters import Selection
+from harmony_app.methods.base import Scan
+from harmony_app.workflows.records import Record
+from harmony_app.workflows.steps import align_session, finish_scan, load_scans, prepare_scan
+
+logger = logging.getLogger(__name__)
+
+
+class Preprocessed:
+    """A dataset with its preprocessed scans on disk.
+
+    Parameters
+    ----------
+    bids : Path
+        Dataset.
+    cache : Path
+        Folder of the records; sessions that are there already are not done again.
+    selection : Selection
+        What to take of the dataset.
+    """
+
+    def __init__(self, bids: Path, cache: Path, selection: Selection | None = None):
+        self.cache = Path(cache)
+        self.sessions = discover(Path(bids), selection or Selection()).sessions
+        for inputs in self.sessions.values():
+            self._prepare(inputs)
+
+    @property
+    def inputs(self) -> list[ScanInput]:
+        """Every scan of the dataset that could be preprocessed."""
+        return [
+            scan
+            for scans in self.sessions.values()
+            for scan in scans
+            if not Record(self._record(scan, 'finished')).failure
+        ]
+
+    def load(self, scan: ScanInput) -> Scan:
+        """One preprocessed scan."""
+        session = self._session(self.sessions[scan.subject, scan.session])
+        (loaded,) = load_scans(
+            [self._record(scan, 'prepared')],
+            [self._record(scan, 'finished')],
+            [session],
+        )
+        return loaded
+
+    def facts(self, scan: ScanInput) -> dict:
+        """White-matter peak, transform and profile of a scan."""
+        return Record(self._record(scan, 'finished')).facts
+
+    def _record(self, scan: ScanInput, step: str) -> Path:
+        return self.cache / f'{scan.name}_{step}.npz'
+
+    def _session(self, inputs: tuple[ScanInput, ...]) -> Path:
+        first = inputs[0]
+        return self.cache / f'sub-{first.subject}_ses-{first.session}_aligned.npz'
+
+    def _prepare(self, inputs: tuple[ScanInput, ...]) -> None:
+        self.cache.mkdir(parents=True, exist_ok=True)
+        finished = [self._record(scan, 'finished') for scan in inputs]
+        if all(path.exists() for path in finished):
+            return
+        prepared = [self._record(scan, 'prepared') for scan in inputs]
+        for scan, path in zip(inputs, prepared, strict=True):
+            if not path.exists():
+                prepare_scan(path, scan.path, scan.name, scan.contrast, scan.volume, scan.site)
+        aligned = self._session(inputs)
+        align_session(aligned, prepared)
+        for before, after in zip(prepared, finished, strict=True):
+            finish_scan(after, before, aligned)
+            failure = Record(after).failure
+            logger.info('%s: %s', after.stem, failure['message'] if failure else 'done')
+
+
+def ordered_pairs(scans: list) -> Iterator[tuple]:
+    """Every ordered pair of different items."""
+    return ((a, b) for a in scans for b in scans if a is not b)
