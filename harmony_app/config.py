@@ -1,0 +1,250 @@
+"""The settings of a run: one frozen record, saved as TOML beside the results."""
+
+import hashlib
+import json
+import os
+import platform
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from harmony_app import __version__
+from harmony_app.errors import OptionError
+from harmony_app.methods.base import CONTRASTS
+
+PACKAGES = (
+    'antspyx',
+    'nibabel',
+    'nilearn',
+    'nipype',
+    'numpy',
+    'pandas',
+    'pybids',
+    'safetensors',
+    'scipy',
+    'torch',
+)
+"""Packages whose versions are recorded."""
+
+DEFAULT_SEED = 20231
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything a run was asked to do.
+
+    Parameters
+    ----------
+    bids_dir, output_dir : Path
+        Input dataset and results.
+    analysis_level : str
+        ``participant`` or ``group``.
+    participants, sessions : tuple of str
+        Labels without prefix; empty for all.
+    modalities : tuple of str
+        Contrasts to harmonize.
+    bids_filter_file : Path or None
+        JSON with filters by contrast.
+    skip_bids_validation : bool
+        Whether the dataset description is taken as it is.
+    derivatives : dict of str to Path
+        Datasets with masks or transforms already there, by name.
+    method : str
+        Name of the method.
+    model : Path or None
+        Model folder; None for the packaged one.
+    target : tuple of str
+        Targets as given, each with or without ``CONTRAST=`` in front; empty for the default styles.
+    detail, fusion : str or None
+        Settings of methods that take them.
+    impute : tuple of str
+        Contrasts to make where they were not acquired.
+    include_contrast_enhanced : bool
+        Whether scans with ``ce-`` are harmonized.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    nprocs, omp_nthreads : int
+        Processes at a time, and threads of each.
+    memory_gb : float or None
+        Memory that the nodes may take together; None for what is there.
+    plugin_file : Path or None
+        YAML with Nipype's plugin and its arguments.
+    work_dir : Path
+        Scratch.
+    clean_workdir, sloppy, dry_run, stop_on_first_crash, overwrite : bool
+        As on the command line.
+    random_seed : int
+        Seed of everything that draws.
+    verbose : int
+        How often ``-v`` was given.
+    """
+
+    bids_dir: Path
+    output_dir: Path
+    analysis_level: str = 'participant'
+    participants: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = CONTRASTS
+    bids_filter_file: Path | None = None
+    skip_bids_validation: bool = False
+    derivatives: Mapping[str, Path] = field(default_factory=dict)
+    method: str = 'transfer'
+    model: Path | None = None
+    target: tuple[str, ...] = ()
+    detail: str | None = None
+    fusion: str | None = None
+    impute: tuple[str, ...] = ()
+    include_contrast_enhanced: bool = False
+    device: str = 'auto'
+    nprocs: int = 1
+    omp_nthreads: int = 1
+    memory_gb: float | None = None
+    plugin_file: Path | None = None
+    work_dir: Path = Path('work')
+    clean_workdir: bool = False
+    random_seed: int = DEFAULT_SEED
+    sloppy: bool = False
+    dry_run: bool = False
+    stop_on_first_crash: bool = False
+    overwrite: bool = False
+    verbose: int = 0
+
+    def result_settings(self) -> dict:
+        """The settings that change voxels, and nothing else (no folders, no resources)."""
+        names = ('method', 'target', 'detail', 'fusion', 'random_seed', 'sloppy')
+        return {name: _plain(getattr(self, name)) for name in names} | {
+            'impute': sorted(self.impute),
+            'version': __version__,
+        }
+
+    def to_toml(self, environment: Mapping | None = None) -> str:
+        """The record as TOML, with what it ran on.
+
+        Parameters
+        ----------
+        environment : mapping, optional
+            Versions, machine, model; written to the table ``environment``.
+        """
+        tables: dict[str, dict] = {'run': {}}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is None:
+                continue
+            if isinstance(value, Mapping):
+                tables[item.name] = {str(k): _plain(v) for k, v in value.items()}
+            else:
+                tables['run'][item.name] = _plain(value)
+        if environment:
+            tables['environment'] = {
+                key: value for key, value in environment.items() if value is not None
+            }
+        return write_toml(tables)
+
+    @classmethod
+    def from_toml(cls, text: str) -> 'RunConfig':
+        """Inverse of :meth:`to_toml`.
+
+        Raises
+        ------
+        OptionError
+            Where the text is not such a record.
+        """
+        try:
+            tables = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise OptionError(f'the configuration is not TOML: {error}') from error
+        given = dict(tables.get('run', {}))
+        if 'derivatives' in tables:
+            given['derivatives'] = tables['derivatives']
+        hints = typing.get_type_hints(cls)
+        unknown = sorted(set(given) - set(hints))
+        if unknown:
+            raise OptionError(f'the configuration has unknown settings: {", ".join(unknown)}')
+        return cls(**{name: _restore(value, hints[name]) for name, value in given.items()})
+
+
+def describe_environment() -> dict:
+    """Versions, interpreter and machine, as flat entries for TOML (no host name, no user)."""
+    described = {
+        'harmony_app': __version__,
+        'python': platform.python_version(),
+        'system': platform.system(),
+        'machine': platform.machine(),
+        'cpus': len(os.sched_getaffinity(0))
+        if hasattr(os, 'sched_getaffinity')
+        else os.cpu_count(),
+    }
+    for package in PACKAGES:
+        try:
+            described[package] = version(package)
+        except PackageNotFoundError:
+            described[package] = 'absent'
+    return described
+
+
+def digest(fields_: Mapping) -> str:
+    """Short hash of plain data, the same in each process and for any order of keys."""
+    text = json.dumps(fields_, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_toml(tables: Mapping[str, Mapping]) -> str:
+    """Tables of plain values as TOML.
+
+    Examples
+    --------
+    >>> print(write_toml({'run': {'seed': 1, 'labels': ['01'], 'sloppy': False}}), end='')
+    [run]
+    seed = 1
+    labels = ["01"]
+    sloppy = false
+    """
+    blocks = []
+    for name, table in tables.items():
+        lines = [f'[{name}]'] + [f'{_key(k)} = {_toml(v)}' for k, v in table.items()]
+        blocks.append('\n'.join(lines) + '\n')
+    return '\n'.join(blocks)
+
+
+def _plain(value):
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _restore(value, hint):
+    """A TOML value as the type that the field has."""
+    if isinstance(hint, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    if hint is Path:
+        return Path(value)
+    if hint is float:
+        return float(value)
+    origin = typing.get_origin(hint)
+    if origin is tuple:
+        return tuple(value)
+    if origin is not None and issubclass(origin, Mapping):
+        return {name: Path(path) for name, path in value.items()}
+    return value
+
+
+def _key(name: str) -> str:
+    bare = name and all(c.isascii() and (c.isalnum() or c in '_-') for c in name)
+    return name if bare else _toml(name)
+
+
+def _toml(value) -> str:
+    if isinstance(value, bool):
+        return 'true' if value else 'false'
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return '[' + ', '.join(_toml(item) for item in value) + ']'
+    # A JSON string is a TOML basic string but for the DEL character.
+    return json.dumps(str(value), ensure_ascii=False).replace('\x7f', '\\u007f')

@@ -1,0 +1,187 @@
+"""What can be found wrong in seconds, before anything is indexed or computed."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from harmony_app.config import RunConfig
+from harmony_app.errors import (
+    ExitCode,
+    HarmonyError,
+    InputError,
+    ModelError,
+    OptionError,
+    OutputError,
+)
+from harmony_app.methods.base import Method
+from harmony_app.methods.registry import get_method, packaged_model
+
+
+class DatasetError(HarmonyError):
+    """The input is a folder, but not a raw BIDS dataset."""
+
+    exit_code = ExitCode.INVALID_BIDS
+
+
+def check_dataset(root: Path, skip_validation: bool = False) -> dict:
+    """Read ``dataset_description.json`` of the input.
+
+    Raises
+    ------
+    InputError
+        Where the folder is absent.
+    DatasetError
+        Where it is not a raw BIDS dataset (unless validation is skipped).
+    """
+    if not root.is_dir():
+        raise InputError(
+            f'{root} is no folder (bids_dir); in a container, check that it is mounted'
+        )
+    path = root / 'dataset_description.json'
+    advice = 'give the root of a raw BIDS dataset, or --skip-bids-validation'
+    try:
+        description = json.loads(path.read_text(encoding='utf-8'))
+        problem = None if isinstance(description, dict) else f'{path} is no JSON object'
+    except FileNotFoundError:
+        description, problem = {}, f'{root} has no dataset_description.json'
+    except PermissionError as error:
+        raise InputError(f'cannot read {path}: {error.strerror}') from error
+    except (OSError, ValueError) as error:
+        description, problem = {}, f'{path} cannot be read as JSON ({error})'
+    if problem is None and not (description.get('Name') and description.get('BIDSVersion')):
+        problem = f'{path} lacks Name or BIDSVersion'
+    if problem is None and description.get('DatasetType', 'raw') != 'raw':
+        kind = description['DatasetType']
+        problem = f'{root} is a {kind} dataset, and harmony-app reads raw scans'
+    if problem and not skip_validation:
+        raise DatasetError(f'{problem}: {advice}')
+    return description if isinstance(description, dict) else {}
+
+
+def check_folders(config: RunConfig) -> None:
+    """Refuse folders that would write into the input, and make those to write into.
+
+    Results may lie in ``derivatives`` of the input, as fMRIPrep allows; nothing else may.
+
+    Raises
+    ------
+    OptionError
+        Where output or work folder lie in the input.
+    OutputError
+        Where one cannot be written.
+    """
+    raw, out, work = (
+        Path(p).resolve() for p in (config.bids_dir, config.output_dir, config.work_dir)
+    )
+    if out == raw:
+        raise OptionError(
+            f'output_dir is the input dataset; give another folder, '
+            f'for example {config.bids_dir / "derivatives" / "harmony-app"}'
+        )
+    if raw in out.parents and raw / 'derivatives' not in out.parents:
+        raise OptionError(
+            f'output_dir {config.output_dir} lies in the input dataset; give a folder outside '
+            f'it or in {config.bids_dir / "derivatives"}'
+        )
+    if out in raw.parents and (out / 'dataset_description.json').is_file():
+        raise OptionError(f'output_dir {config.output_dir} is a dataset that holds the input')
+    if work == raw or raw in work.parents:
+        raise OptionError(f'--work-dir {config.work_dir} lies in the input dataset; move it out')
+    if work == out:
+        raise OptionError(f'--work-dir {config.work_dir} is the output folder; give another')
+    if not config.dry_run:
+        _probe(config.output_dir, 'output_dir')
+        _probe(config.work_dir, '--work-dir')
+
+
+def check_device(device: str) -> str:
+    """Device to run on.
+
+    Parameters
+    ----------
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises
+    ------
+    OptionError
+        Where a device is asked for that is not there. Never a silent fallback.
+    """
+    if device == 'cpu':
+        return 'cpu'
+    if device == 'auto' and not _may_have_gpu():
+        return 'cpu'
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == 'auto':
+        return 'cuda' if count else 'cpu'
+    index = int(device.partition(':')[2] or 0)
+    if index >= count:
+        there = f'there are cuda:0 to cuda:{count - 1}' if count else 'torch finds no CUDA device'
+        raise OptionError(
+            f'--device {device}: {there}; give --device cpu, or start the container '
+            'with --gpus all (docker) or --nv (apptainer)'
+        )
+    return device
+
+
+def check_method(config: RunConfig) -> tuple[Path | None, str, Method]:
+    """Load the method once, on the CPU, so that a bad model is found now.
+
+    Returns
+    -------
+    model : Path or None
+        Model folder in use.
+    model_hash : str
+        sha256 of its weights.
+    method : Method
+        The method.
+
+    Raises
+    ------
+    ModelError, OptionError
+        As :func:`~harmony_app.methods.registry.get_method`.
+    """
+    from harmony_app.methods.model_folder import read_metadata
+
+    folder = config.model
+    if folder is not None and not folder.is_dir():
+        raise ModelError(f'--model {folder} is no folder; give a model folder with model.json')
+    method = get_method(config.method, folder, 'cpu', **method_options(config))
+    if not method.needs_training:
+        folder = None
+    elif folder is None:
+        folder = packaged_model(config.method)
+    if config.impute and not method.can_impute:
+        raise OptionError(f'--impute: method {config.method} cannot make a contrast; try haca3')
+    model_hash = read_metadata(folder).get('weights_sha256', '') if folder else ''
+    return folder, model_hash, method
+
+
+def method_options(config: RunConfig) -> dict:
+    """Settings of the method that were given on the command line."""
+    return {
+        name: getattr(config, name)
+        for name in ('detail', 'fusion')
+        if getattr(config, name) is not None
+    }
+
+
+def _probe(folder: Path, what: str) -> None:
+    """Make a folder and write a file there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix='.probe-'):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f'{what} {folder} cannot be written ({error.strerror}); choose another folder '
+            '(in a container, one that is mounted for writing)'
+        ) from error
+
+
+def _may_have_gpu() -> bool:
+    """A cheap look, so that torch is imported only where it is worth it."""
+    return os.path.exists('/proc/driver/nvidia') or bool(os.environ.get('CUDA_VISIBLE_DEVICES'))

@@ -1,0 +1,389 @@
+"""Workflow factories: importable by other pipelines, nothing global inside."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from harmony_app.bids.discovery import ScanInput
+from harmony_app.methods.base import Style
+from harmony_app.workflows.interfaces import (
+    AlignSession,
+    EncodeTarget,
+    FinishScan,
+    HarmonizeSession,
+    PrepareScan,
+    WriteSession,
+)
+from harmony_app.workflows.names import node_name, scan_node_names, session_name
+
+PREPARE_GB, ALIGN_GB, FINISH_GB, HARMONIZE_GB, WRITE_GB = 1.5, 1.5, 1.0, 3.0, 1.5
+"""Memory of the nodes for a session of 1 mm scans, with the libraries they load."""
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """Which method, and how it runs.
+
+    Parameters
+    ----------
+    name : str
+        Name in the registry.
+    model : Path or None
+        Model folder; None for methods without a model.
+    model_hash : str
+        sha256 of the weights.
+    options : dict
+        Settings of the method.
+    device : str
+        ``cpu``, ``cuda`` or ``cuda:N``.
+    threads : int
+        Threads of torch.
+    seed : int
+        Random seed.
+    """
+
+    name: str
+    model: Path | None = None
+    model_hash: str = ''
+    options: Mapping = field(default_factory=dict)
+    device: str = 'cpu'
+    threads: int = 1
+    seed: int = 0
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether its nodes take an accelerator."""
+        return self.model is not None and self.device.startswith('cuda')
+
+    def interface_inputs(self) -> dict:
+        """Inputs of the interfaces that make a method."""
+        inputs = {
+            'method': self.name,
+            'options': dict(self.options),
+            'device': self.device if self.model else 'cpu',
+            'use_gpu': self.uses_gpu,
+            'num_threads': self.threads,
+            'seed': self.seed,
+            'model_hash': self.model_hash,
+        }
+        return inputs | ({'model': str(self.model)} if self.model else {})
+
+
+@dataclass(frozen=True)
+class SessionPlan:
+    """One session to harmonize.
+
+    Parameters
+    ----------
+    scans : tuple of ScanInput
+        Its scans.
+    digest : str
+        Hash of settings and inputs.
+    given : dict of str to dict
+        By scan: ``mask_file`` and ``transform_file`` made by others.
+    """
+
+    scans: tuple[ScanInput, ...]
+    digest: str = ''
+    given: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the session."""
+        return session_name(self.scans[0].subject, self.scans[0].session)
+
+
+def init_harmony_wf(
+    *,
+    sessions: Sequence[SessionPlan],
+    method: MethodSettings,
+    styles: Mapping[str, Style],
+    target_scans: Mapping[str, Sequence[ScanInput]],
+    target_names: Mapping[str, str],
+    bids_dir: Path,
+    output_dir: Path,
+    run: str,
+    settings: Mapping,
+    impute: Sequence[str] = (),
+    decoder: bool = False,
+    name: str = 'harmony_wf',
+) -> pe.Workflow:
+    """Build the workflow of a run: every session, and the target where it is measured.
+
+    Parameters
+    ----------
+    sessions : sequence of SessionPlan
+        What to harmonize.
+    method : MethodSettings
+        With what.
+    styles : mapping of str to Style
+        Targets that are known, by contrast.
+    target_scans : mapping of str to sequence of ScanInput
+        Scans whose style is the target, by contrast.
+    target_names : mapping of str to str
+        Name of each target, by contrast.
+    bids_dir, output_dir : Path
+        Input dataset and output folder.
+    run : str
+        Name of the run, for the markers.
+    settings : mapping
+        Goes into every sidecar.
+    impute : sequence of str
+        Contrasts to make where they were not acquired.
+    decoder : bool
+        Whether the plain decoder image is written.
+    name : str
+        Name of the workflow.
+    """
+    workflow = pe.Workflow(name=name)
+    prepare: dict[str, pe.Workflow] = {}
+    encode = None
+    if target_scans:
+        encode = _connect_target(workflow, prepare, sessions, method, target_scans, target_names)
+    for plan in sessions:
+        session_wf = init_session_wf(
+            plan=plan,
+            method=method,
+            styles=styles,
+            bids_dir=bids_dir,
+            output_dir=output_dir,
+            run=run,
+            settings=settings,
+            impute=impute,
+            decoder=decoder,
+            prepare_wf=prepare.get(plan.name),
+            name=node_name(f'{plan.name}_wf'),
+        )
+        if encode is not None:
+            workflow.connect(encode, 'out_file', session_wf, 'inputnode.styles_file')
+        if plan.name in prepare:
+            outer = prepare[plan.name]
+            workflow.connect(
+                [
+                    (
+                        outer,
+                        session_wf,
+                        [(f'outputnode.{key}', f'inputnode.{key}') for key in _RECORDS],
+                    )
+                ]
+            )
+        else:
+            workflow.add_nodes([session_wf])
+    return workflow
+
+
+_RECORDS = ('prepared', 'finished', 'aligned')
+
+
+def init_session_wf(
+    *,
+    plan: SessionPlan,
+    method: MethodSettings,
+    styles: Mapping[str, Style],
+    bids_dir: Path,
+    output_dir: Path,
+    run: str,
+    settings: Mapping,
+    impute: Sequence[str] = (),
+    decoder: bool = False,
+    prepare_wf: pe.Workflow | None = None,
+    name: str = 'session_wf',
+) -> pe.Workflow:
+    """Build the workflow of one session.
+
+    Parameters
+    ----------
+    plan : SessionPlan
+        The session.
+    prepare_wf : Workflow, optional
+        Where the session is prepared outside already (it is a target too): then the
+        records come in by the ``inputnode``.
+    method, styles, bids_dir, output_dir, run, settings, impute, decoder, name
+        As for :func:`init_harmony_wf`.
+
+    Inputs
+    ------
+    styles_file
+        JSON file with styles measured in the run (optional).
+    prepared, finished, aligned
+        Records of the session, where it is prepared outside.
+
+    Outputs
+    -------
+    out_file
+        JSON: how each scan ended.
+    """
+    workflow = pe.Workflow(name=name)
+    inputnode = pe.Node(niu.IdentityInterface(['styles_file', *_RECORDS]), name='inputnode')
+    outputnode = pe.Node(niu.IdentityInterface(['out_file']), name='outputnode')
+    known = json.dumps({c: s.to_dict() for c, s in styles.items()}, sort_keys=True)
+    harmonize = pe.Node(
+        HarmonizeSession(
+            styles=known, impute=list(impute), decoder=decoder, **method.interface_inputs()
+        ),
+        name='harmonize',
+        mem_gb=HARMONIZE_GB,
+        # Nipype takes as many slots of the accelerator as the node has processors.
+        n_procs=1 if method.uses_gpu else method.threads,
+    )
+    write = pe.Node(
+        WriteSession(
+            session=plan.name,
+            styles=known,
+            entities={scan.name: dict(scan.entities) for scan in plan.scans},
+            bids_dir=str(bids_dir),
+            output_dir=str(output_dir),
+            settings=dict(settings),
+            digest=plan.digest,
+            run=run,
+        ),
+        name='write',
+        mem_gb=WRITE_GB,
+    )
+    if prepare_wf is None:
+        inner = init_prepare_wf(scans=plan.scans, given=plan.given, name='prepare_wf')
+        source, prefix = inner, 'outputnode.'
+    else:
+        source, prefix = inputnode, ''
+    records = [(f'{prefix}{key}', key) for key in _RECORDS]
+    workflow.connect(
+        [
+            (source, harmonize, records),
+            (source, write, records),
+            (inputnode, harmonize, [('styles_file', 'styles_file')]),
+            (inputnode, write, [('styles_file', 'styles_file')]),
+            (harmonize, write, [('out_file', 'results')]),
+            (write, outputnode, [('out_file', 'out_file')]),
+        ]
+    )
+    return workflow
+
+
+def init_prepare_wf(
+    *,
+    scans: Sequence[ScanInput],
+    given: Mapping[str, Mapping[str, Path]],
+    name: str = 'prepare_wf',
+) -> pe.Workflow:
+    """Build the preparation of one session: bias field, alignment, working grid, profile.
+
+    Parameters
+    ----------
+    scans : sequence of ScanInput
+        Scans of the session.
+    given : mapping
+        By scan: ``mask_file`` and ``transform_file`` made by others.
+    name : str
+        Name of the workflow.
+
+    Outputs
+    -------
+    prepared, finished
+        Lists of records, in the order of the scans.
+    aligned
+        Record of the session.
+    """
+    workflow = pe.Workflow(name=name)
+    outputnode = pe.Node(niu.IdentityInterface(list(_RECORDS)), name='outputnode')
+    count = len(scans)
+    prepared, finished = (
+        pe.Node(niu.Merge(count), name=f'{kind}_scans', run_without_submitting=True)
+        for kind in ('prepared', 'finished')
+    )
+    align = pe.Node(AlignSession(), name='align', mem_gb=ALIGN_GB)
+    workflow.connect(
+        [
+            (prepared, align, [('out', 'prepared')]),
+            (prepared, outputnode, [('out', 'prepared')]),
+            (finished, outputnode, [('out', 'finished')]),
+            (align, outputnode, [('out_file', 'aligned')]),
+        ]
+    )
+    for number, (scan, label) in enumerate(zip(scans, scan_node_names(scans), strict=True), 1):
+        inputs = {'in_file': str(scan.path), 'scan_name': scan.name, 'contrast': scan.contrast}
+        if scan.volume is not None:
+            inputs['volume'] = scan.volume
+        if scan.site:
+            inputs['site'] = scan.site
+        inputs |= {key: str(path) for key, path in given.get(scan.name, {}).items()}
+        prepare = pe.Node(PrepareScan(**inputs), name=f'prepare_{label}', mem_gb=PREPARE_GB)
+        finish = pe.Node(FinishScan(), name=f'finish_{label}', mem_gb=FINISH_GB)
+        workflow.connect(
+            [
+                (prepare, prepared, [('out_file', f'in{number}')]),
+                (prepare, finish, [('out_file', 'prepared')]),
+                (align, finish, [('out_file', 'aligned')]),
+                (finish, finished, [('out_file', f'in{number}')]),
+            ]
+        )
+    return workflow
+
+
+def _connect_target(
+    workflow: pe.Workflow,
+    prepare: dict[str, pe.Workflow],
+    sessions: Sequence[SessionPlan],
+    method: MethodSettings,
+    target_scans: Mapping[str, Sequence[ScanInput]],
+    target_names: Mapping[str, str],
+) -> pe.Node:
+    """Prepare the sessions of the target (once, also where they are harmonized) and encode it."""
+    planned = {plan.name: plan for plan in sessions}
+    groups: dict[str, list[ScanInput]] = {}
+    for scans in target_scans.values():
+        for scan in scans:
+            groups.setdefault(session_name(scan.subject, scan.session), []).append(scan)
+    merges = {
+        key: pe.Node(niu.Merge(len(groups)), name=f'target_{key}', run_without_submitting=True)
+        for key in _RECORDS
+    }
+    encode = pe.Node(
+        EncodeTarget(
+            targets={c: [s.name for s in scans] for c, scans in target_scans.items()},
+            names={c: target_names[c] for c in target_scans},
+            **method.interface_inputs(),
+        ),
+        name='encode_target',
+        mem_gb=HARMONIZE_GB,
+        n_procs=1 if method.uses_gpu else method.threads,
+    )
+    for number, (name, scans) in enumerate(groups.items(), 1):
+        plan = planned.get(name, SessionPlan(tuple(scans)))
+        wanted = {scan.name for scan in scans}
+        if not wanted <= {scan.name for scan in plan.scans}:
+            # The filters of the run leave a target scan out: the session is prepared apart.
+            plan = SessionPlan(tuple(scans))
+            inner = init_prepare_wf(
+                scans=plan.scans, given=plan.given, name=node_name(f'target_{name}_prepare_wf')
+            )
+        else:
+            inner = init_prepare_wf(
+                scans=plan.scans, given=plan.given, name=node_name(f'{name}_prepare_wf')
+            )
+            prepare[name] = inner
+        count = len(plan.scans)
+        repeat = pe.Node(
+            niu.Function(function=_repeat, input_names=['item', 'count'], output_names=['out']),
+            name=node_name(f'target_{name}_session'),
+            run_without_submitting=True,
+        )
+        repeat.inputs.count = count
+        workflow.connect(
+            [
+                (inner, repeat, [('outputnode.aligned', 'item')]),
+                (repeat, merges['aligned'], [('out', f'in{number}')]),
+                (inner, merges['prepared'], [('outputnode.prepared', f'in{number}')]),
+                (inner, merges['finished'], [('outputnode.finished', f'in{number}')]),
+            ]
+        )
+    workflow.connect([(merges[key], encode, [('out', key)]) for key in _RECORDS])
+    return encode
+
+
+def _repeat(item, count):
+    """Repeat a value: the record of a session for each of its scans."""
+    return [item] * count

@@ -1,0 +1,266 @@
+"""Nipype interfaces: each runs one step of :mod:`harmony_app.workflows.steps`."""
+
+import json
+from pathlib import Path
+
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    InputMultiObject,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+
+
+class _RecordOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc='record of the step')
+
+
+class _PrepareInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc='scan')
+    scan_name = traits.Str(mandatory=True, desc='entities and contrast of the scan')
+    contrast = traits.Str(mandatory=True, desc='T1w, T2w, PDw or FLAIR')
+    volume = traits.Int(desc='volume of a PDT2 image')
+    site = traits.Str(desc='scanner and protocol')
+    mask_file = File(exists=True, desc='brain mask on the grid of the scan')
+    transform_file = File(exists=True, desc='affine transform to the template, ITK text')
+
+
+class PrepareScan(SimpleInterface):
+    """Read a scan, check it, take its bias field off."""
+
+    input_spec = _PrepareInputSpec
+    output_spec = _RecordOutputSpec
+
+    def _run_interface(self, runtime):
+        from harmony_app.workflows.steps import prepare_scan
+
+        given = self.inputs
+        out = prepare_scan(
+            Path(runtime.cwd) / 'prepared.zip',
+            Path(given.in_file),
+            given.scan_name,
+            given.contrast,
+            given.volume if isdefined(given.volume) else None,
+            given.site if isdefined(given.site) else None,
+            Path(given.mask_file) if isdefined(given.mask_file) else None,
+            Path(given.transform_file) if isdefined(given.transform_file) else None,
+        )
+        self._results['out_file'] = str(out)
+        return runtime
+
+
+class _AlignInputSpec(BaseInterfaceInputSpec):
+    prepared = InputMultiObject(File(exists=True), mandatory=True, desc='records of the scans')
+
+
+class AlignSession(SimpleInterface):
+    """Bring the scans of a session together, and to the template."""
+
+    input_spec = _AlignInputSpec
+    output_spec = _RecordOutputSpec
+
+    def _run_interface(self, runtime):
+        from harmony_app.workflows.steps import align_session
+
+        out = align_session(
+            Path(runtime.cwd) / 'aligned.zip', [Path(p) for p in self.inputs.prepared]
+        )
+        self._results['out_file'] = str(out)
+        return runtime
+
+
+class _FinishInputSpec(BaseInterfaceInputSpec):
+    prepared = File(exists=True, mandatory=True, desc='record of the scan')
+    aligned = File(exists=True, mandatory=True, desc='record of its session')
+
+
+class FinishScan(SimpleInterface):
+    """Resample a scan once to the working grid, scale it, measure its profile."""
+
+    input_spec = _FinishInputSpec
+    output_spec = _RecordOutputSpec
+
+    def _run_interface(self, runtime):
+        from harmony_app.workflows.steps import finish_scan
+
+        out = finish_scan(
+            Path(runtime.cwd) / 'finished.zip',
+            Path(self.inputs.prepared),
+            Path(self.inputs.aligned),
+        )
+        self._results['out_file'] = str(out)
+        return runtime
+
+
+class _MethodInputSpec(BaseInterfaceInputSpec):
+    method = traits.Str(mandatory=True, desc='name of the method')
+    model = traits.Str(desc='model folder')
+    model_hash = traits.Str(desc='sha256 of the weights: another model is another result')
+    options = traits.Dict(desc='settings of the method')
+    device = traits.Str('cpu', usedefault=True, desc='torch device')
+    # Nipype counts a node with this trait against the slots of the accelerators.
+    use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc='runs on an accelerator')
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc='threads of torch')
+    seed = traits.Int(desc='random seed')
+
+
+class _EncodeInputSpec(_MethodInputSpec):
+    prepared = InputMultiObject(File(exists=True), mandatory=True, desc='records of the scans')
+    finished = InputMultiObject(File(exists=True), mandatory=True, desc='records of the scans')
+    aligned = InputMultiObject(
+        File(exists=True), mandatory=True, desc='record of the session of each scan'
+    )
+    targets = traits.Dict(mandatory=True, desc='by contrast: names of its target scans')
+    names = traits.Dict(mandatory=True, desc='by contrast: name of the style')
+
+
+class _EncodeOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc='JSON file with a style for each contrast')
+
+
+class EncodeTarget(SimpleInterface):
+    """Turn preprocessed target scans into styles."""
+
+    input_spec = _EncodeInputSpec
+    output_spec = _EncodeOutputSpec
+
+    def _run_interface(self, runtime):
+        from harmony_app.bids.atomic import write_json
+        from harmony_app.errors import InputError
+        from harmony_app.workflows.steps import encode_styles, load_scans
+
+        given = self.inputs
+        scans = load_scans(
+            *([Path(p) for p in paths] for paths in (given.prepared, given.finished, given.aligned))
+        )
+        method = _make_method(given)
+        styles: dict = {}
+        for contrast, wanted in given.targets.items():
+            group = {contrast: [s for s in scans if s.name in wanted and s.contrast == contrast]}
+            if not group[contrast]:
+                raise InputError(
+                    f'--target {given.names[contrast]}: none of its {contrast} scans can be used'
+                )
+            styles |= encode_styles(method, group, given.names[contrast])
+        out = write_json(Path(runtime.cwd) / 'styles.json', styles)
+        self._results['out_file'] = str(out)
+        return runtime
+
+
+class _HarmonizeInputSpec(_MethodInputSpec):
+    prepared = InputMultiObject(File(exists=True), mandatory=True, desc='records of the scans')
+    finished = InputMultiObject(File(exists=True), mandatory=True, desc='records of the scans')
+    aligned = File(exists=True, mandatory=True, desc='record of the session')
+    styles = traits.Str('{}', usedefault=True, desc='JSON: a style for each contrast')
+    styles_file = File(exists=True, desc='JSON file with further styles')
+    impute = traits.List(traits.Str(), desc='contrasts to make')
+    decoder = traits.Bool(False, usedefault=True, desc='keep the plain decoder image')
+
+
+class HarmonizeSession(SimpleInterface):
+    """Harmonize the scans of a session."""
+
+    input_spec = _HarmonizeInputSpec
+    output_spec = _RecordOutputSpec
+
+    def _run_interface(self, runtime):
+        from harmony_app.workflows.steps import harmonize_session, load_scans
+
+        given = self.inputs
+        prepared = [Path(p) for p in given.prepared]
+        scans = load_scans(
+            prepared, [Path(p) for p in given.finished], [Path(given.aligned)] * len(prepared)
+        )
+        out = harmonize_session(
+            Path(runtime.cwd) / 'harmonized.zip',
+            _make_method(given),
+            scans,
+            _read_styles(given),
+            given.impute if isdefined(given.impute) else (),
+            given.decoder,
+        )
+        self._results['out_file'] = str(out)
+        return runtime
+
+
+class _WriteInputSpec(BaseInterfaceInputSpec):
+    session = traits.Str(mandatory=True, desc='name of the session')
+    prepared = InputMultiObject(File(exists=True), mandatory=True, desc='records of the scans')
+    finished = InputMultiObject(File(exists=True), mandatory=True, desc='records of the scans')
+    aligned = File(exists=True, mandatory=True, desc='record of the session')
+    results = File(exists=True, desc='record of the harmonized scans')
+    styles = traits.Str('{}', usedefault=True, desc='JSON: a style for each contrast')
+    styles_file = File(exists=True, desc='JSON file with further styles')
+    entities = traits.Dict(mandatory=True, desc='entities of each scan by its name')
+    bids_dir = traits.Str(mandatory=True, desc='input dataset')
+    output_dir = traits.Str(mandatory=True, desc='output folder')
+    settings = traits.Dict(desc='goes into every sidecar')
+    digest = traits.Str(mandatory=True, desc='hash of settings and inputs')
+    run = traits.Str(mandatory=True, desc='name of the run')
+
+
+class _WriteOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc='JSON: how each scan ended')
+
+
+class WriteSession(SimpleInterface):
+    """Write the results of a session, all at once."""
+
+    input_spec = _WriteInputSpec
+    output_spec = _WriteOutputSpec
+    # The results lie outside the working folder: only the marker there says if they are whole.
+    _always_run = True
+
+    def _run_interface(self, runtime):
+        from harmony_app.bids.atomic import write_json
+        from harmony_app.workflows.writing import write_session
+
+        given = self.inputs
+        marker = write_session(
+            session=given.session,
+            prepared=[Path(p) for p in given.prepared],
+            finished=[Path(p) for p in given.finished],
+            aligned=Path(given.aligned),
+            results=Path(given.results) if isdefined(given.results) else None,
+            styles=_read_styles(given),
+            entities=given.entities,
+            raw=Path(given.bids_dir),
+            root=Path(given.output_dir),
+            settings=given.settings if isdefined(given.settings) else {},
+            digest=given.digest,
+            run=given.run,
+            scratch=Path(runtime.cwd),
+        )
+        self._results['out_file'] = str(write_json(Path(runtime.cwd) / 'written.json', marker))
+        return runtime
+
+
+def _make_method(given):
+    """The method of a node, on its device, with its seed and threads."""
+    from harmony_app.methods.registry import get_method
+
+    if isdefined(given.model) or given.device != 'cpu':
+        import torch
+
+        torch.set_num_threads(given.num_threads)
+        torch.use_deterministic_algorithms(given.device == 'cpu')
+        if isdefined(given.seed):
+            torch.manual_seed(given.seed)
+    return get_method(
+        given.method,
+        Path(given.model) if isdefined(given.model) else None,
+        given.device,
+        **(given.options if isdefined(given.options) else {}),
+    )
+
+
+def _read_styles(given) -> dict:
+    from harmony_app.methods.base import Style
+
+    styles = json.loads(given.styles)
+    if isdefined(given.styles_file):
+        styles |= json.loads(Path(given.styles_file).read_text(encoding='utf-8'))
+    return {contrast: Style.from_dict(fields) for contrast, fields in styles.items()}

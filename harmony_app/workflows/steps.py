@@ -1,0 +1,385 @@
+"""The steps of a session as functions from records to records; Nipype wraps them.
+
+A step that meets a :class:`~harmony_app.errors.HarmonyError` writes it down and passes on:
+one bad scan costs that scan, and the rest of its session goes its way.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harmony_app.bids.transforms import read_itk_affine
+from harmony_app.errors import ExitCode, HarmonyError, ScanError
+from harmony_app.imaging.bias import correct_bias
+from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
+from harmony_app.imaging.intensity import white_matter_peak
+from harmony_app.imaging.io import NativeScan, is_thick, read_scan
+from harmony_app.imaging.masks import is_skull_stripped
+from harmony_app.imaging.profile import TissueProfile, measure_profile
+from harmony_app.imaging.resample import resample
+from harmony_app.imaging.volume import Volume
+from harmony_app.methods.base import CONTRASTS, Harmonized, Method, Scan, Style
+from harmony_app.workflows.records import Record, write_record
+
+logger = logging.getLogger('harmony_app')
+
+SPLINE_NOTE = 'thick slices were brought to 1 mm by cubic B-splines'
+
+
+def load_native(path: Path, volume: int | None, folder: Path) -> NativeScan:
+    """Read a scan, or one volume of a PDT2 image.
+
+    Parameters
+    ----------
+    path : Path
+        Image file.
+    volume : int or None
+        Index of the volume in a PDT2.
+    folder : Path
+        Scratch for the volume as a file of its own.
+
+    Raises
+    ------
+    ScanError
+        Where the file cannot be read.
+    """
+    if volume is None:
+        return read_scan(path)
+    import nibabel as nib
+
+    try:
+        image = nib.load(path)
+        data = np.asarray(image.dataobj[..., volume], dtype=np.float32)
+    except (OSError, EOFError, ValueError, IndexError, nib.filebasedimages.ImageFileError) as error:
+        raise ScanError(
+            f'{path}: volume {volume} cannot be read ({" ".join(str(error).split())})'
+        ) from error
+    header = image.header.copy()
+    header.set_data_dtype(np.float32)
+    header.set_slope_inter(1, 0)
+    header.set_data_shape(data.shape)
+    single = Path(folder) / f'volume-{volume}.nii'
+    # Without an affine nibabel leaves the matrices and codes of the header alone.
+    nib.save(type(image)(data, None, header), single)
+    return read_scan(single)
+
+
+def prepare_scan(
+    out: Path,
+    path: Path,
+    name: str,
+    contrast: str,
+    volume: int | None = None,
+    site: str | None = None,
+    mask_file: Path | None = None,
+    transform_file: Path | None = None,
+) -> Path:
+    """Read a scan, check it, take its bias field off.
+
+    Parameters
+    ----------
+    out : Path
+        Record to write: ``data`` (RAS, own grid, own unit), ``mask`` where one is given.
+    path : Path
+        Image file.
+    name, contrast, volume, site
+        As in :class:`~harmony_app.bids.discovery.ScanInput`.
+    mask_file : Path, optional
+        Brain mask on the scan's grid, made by others.
+    transform_file : Path, optional
+        Transform to the template (ITK text), made by others.
+    """
+    facts = {'name': name, 'contrast': contrast, 'path': str(path), 'volume': volume, 'site': site}
+    try:
+        scan = load_native(path, volume, out.parent)
+        notes = list(scan.notes)
+        mask = None
+        if mask_file is not None:
+            mask = read_scan(mask_file).volume
+            if mask.shape != scan.volume.shape:
+                raise ScanError(f'{mask_file}: is not on the grid of {path}; remove it')
+            mask = mask.data > 0.5
+        corrected, field = correct_bias(scan.volume)
+        if field is None:
+            notes.append('no bias field could be estimated')
+        thick = is_thick(scan.geometry.zooms)
+        if thick:
+            notes.append(SPLINE_NOTE)
+        facts |= {
+            'affine': scan.volume.affine.tolist(),
+            'zooms': list(scan.geometry.zooms),
+            'axes': scan.geometry.axes,
+            'thick': bool(thick),
+            'skull_stripped': bool(is_skull_stripped(scan.volume)),
+            'bias_corrected': field is not None,
+            'transform': None if transform_file is None else _read_transform(transform_file),
+            'notes': notes,
+        }
+        arrays = {'data': corrected.data.astype(np.float32, copy=False)}
+        if mask is not None:
+            arrays['mask'] = mask
+        return write_record(out, facts, arrays)
+    except HarmonyError as error:
+        return write_record(out, facts | {'failure': failure_of(error)})
+
+
+def align_session(out: Path, prepared: Sequence[Path]) -> Path:
+    """Bring the scans of a session together, and to the template.
+
+    Parameters
+    ----------
+    out : Path
+        Record to write: ``brain`` and ``tissues`` on the working grid; facts
+        ``reference``, ``to_reference`` and ``to_working`` (by scan), ``failures``.
+    prepared : sequence of Path
+        Records of :func:`prepare_scan`.
+    """
+    from harmony_app.imaging.registration import register_rigid, register_template
+
+    scans = [record for record in map(Record, prepared) if not record.failure]
+    if not scans:
+        return write_record(out, {'failures': {}, 'to_working': {}, 'reference': None})
+    scans.sort(key=_reference_rank)
+    failures: dict[str, dict] = {}
+    while True:
+        reference = scans[0]
+        try:
+            fixed = volume_of(reference)
+            template = register_template(fixed, reference.facts['contrast'])
+            break
+        except ScanError as error:
+            # The next best scan may lie on the template where this one does not.
+            failures[reference.facts['name']] = failure_of(error)
+            scans = scans[1:]
+            if not scans:
+                facts = {'failures': failures, 'to_working': {}, 'reference': None}
+                return write_record(out, facts)
+    brain, tissues, rigid = template.brain, template.tissues, np.asarray(template.rigid)
+    if reference.facts['transform'] is not None:
+        given = np.asarray(reference.facts['transform'])
+        brain, tissues = _move_maps(brain, tissues, given @ np.linalg.inv(rigid))
+        rigid = given
+    name = reference.facts['name']
+    to_reference, to_working = {name: np.eye(4)}, {name: rigid}
+    for record in scans[1:]:
+        other = record.facts['name']
+        try:
+            to_reference[other] = register_rigid(volume_of(record), fixed)
+            to_working[other] = rigid @ to_reference[other]
+        except ScanError as error:
+            failures[other] = failure_of(error)
+    masks = [(record.facts['name'], record) for record in scans if 'mask' in record]
+    if masks:
+        other, record = masks[0]
+        given = Volume(record.array('mask').astype(np.float32), np.array(record.facts['affine']))
+        moved = resample(given, WORKING_SHAPE, WORKING_AFFINE, to_working[other], order=1)
+        brain = moved.data > 0.5
+        tissues = tissues * brain
+    facts = {
+        'reference': name,
+        'reference_contrast': reference.facts['contrast'],
+        'to_reference': {key: np.asarray(m).tolist() for key, m in to_reference.items()},
+        'to_working': {key: np.asarray(m).tolist() for key, m in to_working.items()},
+        'affine': np.asarray(template.affine).tolist(),
+        'quality': float(template.quality),
+        'mask_given': bool(masks),
+        'failures': failures,
+    }
+    return write_record(out, facts, {'brain': brain, 'tissues': tissues})
+
+
+def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
+    """Resample a scan once to the working grid, scale it, measure its profile.
+
+    Parameters
+    ----------
+    out : Path
+        Record to write: ``working`` (white-matter peak 1); facts ``wm_peak`` (own unit),
+        ``profile``, ``to_working``.
+    prepared, aligned : Path
+        Records of the scan and of its session.
+    """
+    scan, session = Record(prepared), Record(aligned)
+    name = scan.facts['name']
+    facts = {key: scan.facts[key] for key in ('name', 'contrast', 'site')}
+    failure = scan.failure or session.facts['failures'].get(name)
+    if failure or name not in session.facts['to_working']:
+        failure = failure or {'message': f'{name}: not aligned', 'exit_code': int(ExitCode.FAILURE)}
+        return write_record(out, facts | {'failure': failure})
+    to_working = np.array(session.facts['to_working'][name])
+    working = resample(volume_of(scan), WORKING_SHAPE, WORKING_AFFINE, to_working)
+    brain, tissues = session.array('brain'), session.array('tissues')
+    try:
+        peak = white_matter_peak(working.data, brain, tissues)
+        data = np.maximum(working.data / np.float32(peak), 0)
+        profile = measure_profile(data, brain, tissues)
+    except ValueError as error:
+        message = f'{scan.facts["path"]}: {error}; is this a brain, and its whole?'
+        return write_record(out, facts | {'failure': failure_of(ScanError(message))})
+    facts |= {
+        'wm_peak': float(peak),
+        'profile': profile.to_dict(),
+        'to_working': to_working.tolist(),
+    }
+    return write_record(out, facts, {'working': data})
+
+
+def load_scans(
+    prepared: Sequence[Path], finished: Sequence[Path], aligned: Sequence[Path]
+) -> list[Scan]:
+    """Scans for a method; those that failed are left out.
+
+    Parameters
+    ----------
+    prepared, finished, aligned : sequence of Path
+        Records of each scan, and of the session that each scan belongs to.
+    """
+    scans = []
+    maps: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
+    for first, second, session in zip(prepared, finished, aligned, strict=True):
+        ready = Record(second)
+        if ready.failure:
+            continue
+        record = Record(first)
+        session = Path(session)
+        if session not in maps:
+            shared = Record(session)
+            maps[session] = shared.array('brain'), shared.array('tissues')
+        native = volume_of(record)
+        scale = np.float32(1 / ready.facts['wm_peak'])
+        scans.append(
+            Scan(
+                name=record.facts['name'],
+                contrast=record.facts['contrast'],
+                working=Volume(ready.array('working'), WORKING_AFFINE),
+                native=native.with_data(np.maximum(native.data * scale, 0)),
+                native_to_working=np.array(ready.facts['to_working']),
+                brain=maps[session][0],
+                tissues=maps[session][1],
+                profile=TissueProfile.from_dict(ready.facts['profile']),
+                site=record.facts['site'],
+            )
+        )
+    return scans
+
+
+def encode_styles(method: Method, groups: Mapping[str, Sequence[Scan]], name: str) -> dict:
+    """Target styles from scans, by contrast, as plain data.
+
+    Parameters
+    ----------
+    method : Method
+        The method that will use them.
+    groups : mapping of str to sequence of Scan
+        Target scans by contrast.
+    name : str
+        Name of the target, as given.
+    """
+    return {
+        contrast: method.encode_target(scans, name).to_dict()
+        for contrast, scans in groups.items()
+        if scans
+    }
+
+
+def harmonize_session(
+    out: Path,
+    method: Method,
+    scans: Sequence[Scan],
+    styles: Mapping[str, Style],
+    impute: Sequence[str] = (),
+    decoder: bool = False,
+) -> Path:
+    """Harmonize the scans of a session to the styles of their contrasts.
+
+    Parameters
+    ----------
+    out : Path
+        Record to write: for result ``i`` the arrays ``i/working``, ``i/native`` and
+        ``i/decoder``; facts ``results`` and ``failures`` (by contrast).
+    method : Method
+        Ready to use.
+    scans : sequence of Scan
+        Scans of one session.
+    styles : mapping of str to Style
+        Targets by contrast.
+    impute : sequence of str
+        Contrasts to make where they were not acquired.
+    decoder : bool
+        Whether the plain decoder image is kept, where there is one.
+    """
+    facts: dict = {'results': [], 'failures': {}}
+    acquired = {scan.contrast for scan in scans}
+    wanted = [c for c in CONTRASTS if c in styles and (c in acquired or c in impute)]
+
+    def arrays():
+        for contrast in wanted if scans else ():
+            try:
+                results = method.harmonize(scans, styles[contrast])
+            except HarmonyError as error:
+                facts['failures'][contrast] = failure_of(error)
+                continue
+            for result in results:
+                index = len(facts['results'])
+                facts['results'].append(_describe(result, decoder))
+                yield f'{index}/working', result.working.data.astype(np.float32, copy=False)
+                if result.native is not None:
+                    yield f'{index}/native', result.native.data.astype(np.float32, copy=False)
+                if decoder and result.decoder is not None:
+                    yield f'{index}/decoder', result.decoder.data.astype(np.float32, copy=False)
+
+    return write_record(out, facts, arrays())
+
+
+def volume_of(record: Record) -> Volume:
+    """Scan of a record of :func:`prepare_scan`, on its own grid."""
+    return Volume(record.array('data'), np.array(record.facts['affine']))
+
+
+def failure_of(error: HarmonyError) -> dict:
+    """An error as plain data."""
+    return {'message': ' '.join(str(error).split()), 'exit_code': int(error.exit_code)}
+
+
+def _describe(result: Harmonized, decoder: bool) -> dict:
+    return {
+        'source': result.source,
+        'contrast': result.contrast,
+        'native': result.native is not None,
+        'decoder': decoder and result.decoder is not None,
+        'theta': {key: list(map(float, values)) for key, values in result.theta.items()},
+        'eta': {key: list(map(float, values)) for key, values in result.eta.items()},
+        'attention': {key: float(value) for key, value in result.attention.items()},
+        'settings': result.settings,
+    }
+
+
+def _reference_rank(record: Record) -> tuple:
+    """A 3D T1w first, else the finest voxels; without contrast agent before with it."""
+    facts = record.facts
+    volumetric_t1w = facts['contrast'] == 'T1w' and not facts['thick']
+    enhanced = '_ce-' in facts['name']
+    fineness = round(max(facts['zooms']), 2), round(float(np.prod(facts['zooms'])), 3)
+    order = CONTRASTS.index(facts['contrast'])
+    return not volumetric_t1w, enhanced, *fineness, order, facts['name']
+
+
+def _move_maps(
+    brain: np.ndarray, tissues: np.ndarray, transform: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maps of the working grid under another transform to the template."""
+
+    def move(array):
+        volume = Volume(array.astype(np.float32), WORKING_AFFINE)
+        return resample(volume, WORKING_SHAPE, WORKING_AFFINE, transform, order=1).data
+
+    return move(brain) > 0.5, np.rint(np.stack([move(t) for t in tissues])).astype(np.uint8)
+
+
+def _read_transform(path: Path) -> list:
+    try:
+        return read_itk_affine(path).tolist()
+    except (OSError, ValueError, np.linalg.LinAlgError) as error:
+        raise ScanError(f'{path}: cannot be read as an affine transform ({error})') from error
