@@ -240,8 +240,12 @@ def point_spread(image: torch.Tensor, width: Sequence[float]) -> torch.Tensor:
         sigma = fwhm / 2.3548
         if sigma < 0.1:
             continue
-        radius = max(1, math.ceil(2.5 * sigma))
-        taps = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(radius + 1)]
+        if sigma < 0.6:
+            # so narrow a Gaussian is not seen by its samples: three taps of its variance
+            radius, taps = 1, [1 - sigma**2, sigma**2 / 2]
+        else:
+            radius = math.ceil(2.5 * sigma)
+            taps = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(radius + 1)]
         norm = taps[0] + 2 * sum(taps[1:])
         length = image.shape[axis]
         blurred = image * (taps[0] / norm)
@@ -472,6 +476,7 @@ def _affine_sample(
     images: torch.Tensor, to_image: np.ndarray, shape: tuple[int, int, int]
 ) -> torch.Tensor:
     """Trilinear sampling at affine points, zero outside."""
+    wanted, shape = shape, tuple(max(2, n) for n in shape)
     source = np.array(images.shape[1:], float)
     target = np.array(shape, float)
     # normalized coordinates of torch (voxel centres at the ends: -1 and 1), last axis first
@@ -485,9 +490,11 @@ def _affine_sample(
     matrix = np.concatenate([matrix[::-1, 2::-1], matrix[::-1, 3:]], axis=1)
     theta = torch.as_tensor(matrix.copy(), dtype=images.dtype, device=images.device)
     points = functional.affine_grid(theta[None], (1, 1, *shape), align_corners=True)
-    return functional.grid_sample(
+    sampled = functional.grid_sample(
         images[None], points, mode='bilinear', padding_mode='zeros', align_corners=True
     )[0]
+    # a grid of one slice was made of two: torch has no extent for one
+    return sampled[(slice(None), *(slice(n) for n in wanted))]
 
 
 def _rotation(degrees: np.ndarray) -> np.ndarray:

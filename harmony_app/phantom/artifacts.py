@@ -136,7 +136,7 @@ def anisotropy(image: torch.Tensor, severity: Severity, generator: torch.Generat
         length = row.shape[-1]
         thick = max(2, round(length / thickness))
         if thick < length:
-            width = 0.9 * length / thick
+            width = 0.9 * math.sqrt((length / thick) ** 2 - 1)
             row = point_spread(row[None], [0.0, width])[0]
             row = functional.interpolate(row[None], size=thick, mode='linear', align_corners=False)
             row = functional.interpolate(row, size=length, mode='linear', align_corners=False)[0]

@@ -61,7 +61,7 @@ def apply_atrophy(anatomy: Anatomy, loss: float, ventricular: float = 1.0) -> An
     sparse = (slice(None, None, 2),) * 3
     few = near[sparse], csf[sparse], brain[sparse]
     wanted = loss * float(few[2].sum())
-    low, high = -0.15, 2.0
+    low, high = 0.0, 2.0
     for _ in range(16):
         level = (low + high) / 2
         low, high = (level, high) if float(replaced(level, *few).sum()) > wanted else (low, level)
