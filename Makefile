@@ -23,12 +23,16 @@ $(INSTALLED): pyproject.toml constraints.txt version
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
-demo: env
-	$(BIN)/harmony-phantom $(DEMO)/bids --subjects 1 --sites siteA,siteD --contrasts T1w,T2w
+demo: $(DEMO)/bids/dataset_description.json
 	$(BIN)/harmony-app $(DEMO)/bids $(DEMO)/derivatives participant
 	@echo
 	@echo 'The scans of one head at two sites are in $(DEMO)/bids, the harmonized ones in $(DEMO)/derivatives.'
-	@echo 'Look first at the pictures: $(DEMO)/derivatives/sub-*/figures/*.png'
+	@echo 'Look first at the report, $(DEMO)/derivatives/sub-01.html, and the pictures beside it.'
+
+# Made once. A half-written one is no start: harmony-phantom wants a new folder.
+$(DEMO)/bids/dataset_description.json: | $(INSTALLED)
+	rm -rf $(DEMO)/bids
+	NO_ET=1 $(BIN)/harmony-phantom $(DEMO)/bids --subjects 1 --sites siteA,siteD --contrasts T1w,T2w
 
 lint: env
 	$(BIN)/ruff check
