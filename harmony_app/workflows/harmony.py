@@ -249,11 +249,11 @@ def init_session_wf(
         source, prefix = inner, 'outputnode.'
     else:
         source, prefix = inputnode, ''
-    records = [(f'{prefix}{key}', key) for key in _RECORDS]
     workflow.connect(
         [
-            (source, harmonize, records),
-            (source, write, records),
+            # A list for each: Nipype takes out of them what it has connected.
+            (source, harmonize, [(f'{prefix}{key}', key) for key in _RECORDS]),
+            (source, write, [(f'{prefix}{key}', key) for key in _RECORDS]),
             (inputnode, harmonize, [('styles_file', 'styles_file')]),
             (inputnode, write, [('styles_file', 'styles_file')]),
             (harmonize, write, [('out_file', 'results')]),
