@@ -228,7 +228,7 @@ def _write_session(
         generator = _generator(settings, index, site.name, contrast)
         # people move a little between the scans of a session
         moved = head_position(generator, rotation=0.4, translation=0.4) @ position
-        grid = prescribe(subject.anatomy, protocol, moved, generator)
+        grid = _as_stored(prescribe(subject.anatomy, protocol, moved, generator))
         stem = f'sub-{label}_ses-{site.label}'
         scan = Path(f'sub-{label}', f'ses-{site.label}', 'anat', f'{stem}_{contrast}')
         targets = [site]
@@ -338,6 +338,17 @@ def _write_map(stem: Path, tissue: str, image: torch.Tensor, grid: Grid, common:
         name = f'{stem}_label-{tissue}_probseg'
         _write_image(Path(f'{name}.nii.gz'), data, grid.affine, np.uint8, slope=1 / 255)
     write_json(Path(f'{name}.json'), fields)
+
+
+def _as_stored(grid: Grid) -> Grid:
+    """The grid as the quaternion of a NIfTI header can say it.
+
+    Its fourth number is lost to rounding near half a turn; scanning on the rounded grid keeps
+    qform and sform the same.
+    """
+    header = nib.Nifti1Header()
+    header.set_qform(grid.affine, code=1)
+    return Grid(grid.shape, header.get_qform())
 
 
 def _write_image(

@@ -42,7 +42,7 @@ def test_more_severity_is_more_error(name, slices, seed):
     errors = [error(slices, spoiled(name, slices, level, seed)) for level in LEVELS]
     assert errors == sorted(errors)
     # on the 3 mm head of these tests a slice of 1.35 voxels is 4 mm thick already
-    assert 0 < errors[0] < (0.35 if name == 'anisotropy' else 0.2)
+    assert 0 < errors[0] < (0.4 if name == 'anisotropy' else 0.2)
     assert errors[-1] > 0.08
 
 
