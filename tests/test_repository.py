@@ -149,7 +149,8 @@ def test_scripts_can_be_run(name):
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_a_module_is_one_idea(path):
-    assert len(path.read_text().splitlines()) <= 400
+    lines = len(path.read_text().splitlines())
+    assert lines <= 400
     assert ast.get_docstring(ast.parse(path.read_text())), 'no docstring says what it is'
 
 
@@ -279,3 +280,35 @@ def test_both_images_set_the_same_environment(name):
     version = '${VERSION}' if name == 'Dockerfile' else harmony_app.__version__
     assert f'HARMONY_CONTAINER_TAG=harmony-app:{version}' in text
     assert '/opt/harmony-app/run.py' in text
+
+
+def test_the_documents_name_only_options_that_exist():
+    from harmony_app.cli import make_parser
+    from harmony_app.phantom.cli import build_parser
+
+    known = {'--rm', '--build-arg'}  # docker's
+    for parser in (make_parser(), build_parser()):
+        known |= {option for action in parser._actions for option in action.option_strings}
+    for path in (ROOT / 'README.md', ROOT / 'Makefile', *sorted((ROOT / 'docs').glob('*.md'))):
+        text = path.read_text()
+        if path.name == 'Makefile':
+            text = '\n'.join(line for line in text.splitlines() if 'BIN)/harmony' in line)
+        elif path.name == 'training.md':
+            continue  # options of the training scripts, whose own help tells them
+        unknown = set(re.findall(r'(?<![\w-])--[a-z][a-z-]*', text)) - known
+        assert not unknown, f'{path.name}: {sorted(unknown)}'
+
+
+def test_the_readme_tells_every_method_and_the_exit_codes():
+    from harmony_app.errors import ExitCode
+    from harmony_app.methods.registry import METHOD_NAMES
+
+    readme = (ROOT / 'README.md').read_text()
+    guide = (ROOT / 'docs' / 'methods.md').read_text()
+    for name in METHOD_NAMES:
+        assert f'| `{name}`' in readme
+        assert f'## {name}\n' in guide or f'- `{name}`' in guide
+    rows = re.findall(r'^\| (\d+(?:, \d+)*) \|', readme, re.M)
+    told = {int(code) for row in rows for code in row.split(', ')}
+    # An unknown level is refused by the parser of the command line, with 2.
+    assert told == {int(code) for code in ExitCode} - {int(ExitCode.UNKNOWN_LEVEL)}
