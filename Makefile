@@ -39,7 +39,7 @@ lint: env
 	$(BIN)/ruff format --check
 
 test: lint
-	$(SINGLE) $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(SINGLE) $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
 
 clean:
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

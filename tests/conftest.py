@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Read when the libraries are imported: no telemetry, no window, no threads that add in any order.
+os.environ.setdefault('NO_ET', '1')
+os.environ.setdefault('MPLBACKEND', 'Agg')
+os.environ.setdefault('ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS', '1')
+
 # Two busy cores make a deadline a matter of luck; the same examples everywhere make a failure
 # one that can be seen again.
 settings.register_profile('suite', deadline=None, derandomize=True, max_examples=50)
