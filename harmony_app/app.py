@@ -262,7 +262,7 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
     from nipype import logging as nipype_logging
 
     from harmony_app.workflows.harmony import MethodSettings, init_harmony_wf
-    from harmony_app.workflows.plugin import make_plugin
+    from harmony_app.workflows.plugin import LOGGERS, make_plugin
 
     method = MethodSettings(
         name=config.method,
@@ -307,11 +307,13 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         'poll_sleep_duration': '0.2',
     }
     nipype_config.update_config({'logging': {'log_to_file': 'false'}})
-    level = 'INFO' if config.verbose else 'ERROR'
-    for name in ('nipype.workflow', 'nipype.interface', 'nipype.utils', 'nipype.filemanip'):
-        nipype_logging.getLogger(name).setLevel(level)
+    for name in LOGGERS:
+        quiet = nipype_logging.getLogger(name)
+        # A crash is told once, by the summary.
+        quiet.setLevel('INFO' if config.verbose else 'CRITICAL')
+        quiet.propagate = False
     plugin, plugin_args = make_plugin(
-        config.nprocs, config.memory_gb, config.plugin_file, method.uses_gpu
+        config.nprocs, config.memory_gb, config.plugin_file, method.uses_gpu, config.verbose > 0
     )
     try:
         workflow.run(plugin=plugin, plugin_args=plugin_args)

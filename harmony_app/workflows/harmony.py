@@ -140,7 +140,9 @@ def init_harmony_wf(
         Name of the workflow.
     """
     workflow = pe.Workflow(name=name)
-    prepare: dict[str, pe.Workflow] = {}
+    # Preparation stands apart from the session: another target finds it in the cache.
+    prepare = {plan.name: _init_named_prepare_wf(plan) for plan in sessions}
+    workflow.add_nodes(list(prepare.values()))
     encode = None
     if target_scans:
         encode = _connect_target(workflow, prepare, sessions, method, target_scans, target_names)
@@ -155,24 +157,13 @@ def init_harmony_wf(
             settings=settings,
             impute=impute,
             decoder=decoder,
-            prepare_wf=prepare.get(plan.name),
+            prepared_outside=True,
             name=node_name(f'{plan.name}_wf'),
         )
+        records = [(f'outputnode.{key}', f'inputnode.{key}') for key in _RECORDS]
+        workflow.connect([(prepare[plan.name], session_wf, records)])
         if encode is not None:
             workflow.connect(encode, 'out_file', session_wf, 'inputnode.styles_file')
-        if plan.name in prepare:
-            outer = prepare[plan.name]
-            workflow.connect(
-                [
-                    (
-                        outer,
-                        session_wf,
-                        [(f'outputnode.{key}', f'inputnode.{key}') for key in _RECORDS],
-                    )
-                ]
-            )
-        else:
-            workflow.add_nodes([session_wf])
     return workflow
 
 
@@ -190,7 +181,7 @@ def init_session_wf(
     settings: Mapping,
     impute: Sequence[str] = (),
     decoder: bool = False,
-    prepare_wf: pe.Workflow | None = None,
+    prepared_outside: bool = False,
     name: str = 'session_wf',
 ) -> pe.Workflow:
     """Build the workflow of one session.
@@ -199,9 +190,8 @@ def init_session_wf(
     ----------
     plan : SessionPlan
         The session.
-    prepare_wf : Workflow, optional
-        Where the session is prepared outside already (it is a target too): then the
-        records come in by the ``inputnode``.
+    prepared_outside : bool
+        Whether the records of the prepared session come in by the ``inputnode``.
     method, styles, bids_dir, output_dir, run, settings, impute, decoder, name
         As for :func:`init_harmony_wf`.
 
@@ -244,11 +234,11 @@ def init_session_wf(
         name='write',
         mem_gb=WRITE_GB,
     )
-    if prepare_wf is None:
-        inner = init_prepare_wf(scans=plan.scans, given=plan.given, name='prepare_wf')
-        source, prefix = inner, 'outputnode.'
-    else:
+    if prepared_outside:
         source, prefix = inputnode, ''
+    else:
+        source = init_prepare_wf(scans=plan.scans, given=plan.given, name='prepare_wf')
+        prefix = 'outputnode.'
     workflow.connect(
         [
             # A list for each: Nipype takes out of them what it has connected.
@@ -354,17 +344,12 @@ def _connect_target(
     for number, (name, scans) in enumerate(groups.items(), 1):
         plan = planned.get(name, SessionPlan(tuple(scans)))
         wanted = {scan.name for scan in scans}
-        if not wanted <= {scan.name for scan in plan.scans}:
-            # The filters of the run leave a target scan out: the session is prepared apart.
-            plan = SessionPlan(tuple(scans))
-            inner = init_prepare_wf(
-                scans=plan.scans, given=plan.given, name=node_name(f'target_{name}_prepare_wf')
-            )
+        if name in prepare and wanted <= {scan.name for scan in plan.scans}:
+            inner = prepare[name]
         else:
-            inner = init_prepare_wf(
-                scans=plan.scans, given=plan.given, name=node_name(f'{name}_prepare_wf')
-            )
-            prepare[name] = inner
+            # Not harmonized in this run, or its filters leave a target scan out.
+            plan = SessionPlan(tuple(scans))
+            inner = _init_named_prepare_wf(plan, 'target_')
         count = len(plan.scans)
         repeat = pe.Node(
             niu.Function(function=_repeat, input_names=['item', 'count'], output_names=['out']),
@@ -382,6 +367,11 @@ def _connect_target(
         )
     workflow.connect([(merges[key], encode, [('out', key)]) for key in _RECORDS])
     return encode
+
+
+def _init_named_prepare_wf(plan: SessionPlan, prefix: str = '') -> pe.Workflow:
+    name = node_name(f'{prefix}{plan.name}_prepare_wf')
+    return init_prepare_wf(scans=plan.scans, given=plan.given, name=name)
 
 
 def _repeat(item, count):

@@ -130,21 +130,28 @@ class EncodeTarget(SimpleInterface):
     def _run_interface(self, runtime):
         from harmony_app.bids.atomic import write_json
         from harmony_app.errors import InputError
-        from harmony_app.workflows.steps import encode_styles, load_scans
+        from harmony_app.workflows.records import Record
+        from harmony_app.workflows.steps import encode_style, load_scans
 
         given = self.inputs
         scans = load_scans(
             *([Path(p) for p in paths] for paths in (given.prepared, given.finished, given.aligned))
         )
         method = _make_method(given)
+        peaks = {
+            record.facts['name']: record.facts['wm_peak']
+            for record in map(Record, given.finished)
+            if not record.failure
+        }
         styles: dict = {}
         for contrast, wanted in given.targets.items():
-            group = {contrast: [s for s in scans if s.name in wanted and s.contrast == contrast]}
-            if not group[contrast]:
+            group = [s for s in scans if s.name in wanted and s.contrast == contrast]
+            if not group:
                 raise InputError(
                     f'--target {given.names[contrast]}: none of its {contrast} scans can be used'
                 )
-            styles |= encode_styles(method, group, given.names[contrast])
+            style = encode_style(method, group, given.names[contrast], peaks)
+            styles[contrast] = style.to_dict()
         out = write_json(Path(runtime.cwd) / 'styles.json', styles)
         self._results['out_file'] = str(out)
         return runtime

@@ -1,14 +1,21 @@
 """How the nodes are run: one after the other, on several processes, or on a cluster."""
 
 import logging
+import multiprocessing
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from nipype.pipeline.plugins import LinearPlugin, MultiProcPlugin
+from nipype.pipeline.plugins.multiproc import process_initializer
 
 from harmony_app.errors import OptionError
 
 logger = logging.getLogger('harmony_app')
+
+LOGGERS = ('nipype.workflow', 'nipype.interface', 'nipype.utils', 'nipype.filemanip')
+"""Loggers of Nipype that speak of every node."""
 
 
 class PatientMultiProc(MultiProcPlugin):
@@ -18,9 +25,12 @@ class PatientMultiProc(MultiProcPlugin):
     and Nipype would wait for its node forever.
     """
 
-    def _submit_job(self, node, updatehash=False):
-        from concurrent.futures.process import BrokenProcessPool
+    def __init__(self, plugin_args=None):
+        super().__init__(plugin_args=plugin_args)
+        self.pool.shutdown(wait=False)
+        self.pool = self._make_pool()
 
+    def _submit_job(self, node, updatehash=False):
         try:
             return super()._submit_job(node, updatehash)
         except BrokenProcessPool:
@@ -38,23 +48,34 @@ class PatientMultiProc(MultiProcPlugin):
                 self._taskresult[task] = {'result': None, 'traceback': [message], 'taskid': task}
 
     def _restart_pool(self):
-        import multiprocessing
-        from concurrent.futures import ProcessPoolExecutor
-
-        from nipype.pipeline.plugins.multiproc import process_initializer
-
         logger.warning('a worker was killed: the others are started again; is memory short?')
         self.pool.shutdown(wait=False)
-        self.pool = ProcessPoolExecutor(
+        self.pool = self._make_pool()
+
+    def _make_pool(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context(self.plugin_args.get('mp_context'))
+        level = self.plugin_args.get('worker_level', 'CRITICAL')
+        return ProcessPoolExecutor(
             max_workers=self.processors,
-            initializer=process_initializer,
-            initargs=(self._cwd,),
-            mp_context=multiprocessing.get_context(self.plugin_args.get('mp_context')),
+            initializer=_start_worker,
+            initargs=(self._cwd, level),
+            mp_context=context,
         )
 
 
+def _start_worker(folder: str, level: str) -> None:
+    """Set up a worker process; a crash of its node is told once, by the summary."""
+    process_initializer(folder)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(level)
+
+
 def make_plugin(
-    nprocs: int, memory_gb: float | None, plugin_file: Path | None, nodes_use_gpu: bool = False
+    nprocs: int,
+    memory_gb: float | None = None,
+    plugin_file: Path | None = None,
+    nodes_use_gpu: bool = False,
+    verbose: bool = False,
 ) -> tuple[object, dict]:
     """Plugin and its arguments.
 
@@ -68,6 +89,8 @@ def make_plugin(
         YAML with ``plugin`` and ``plugin_args``; it decides alone where it is given.
     nodes_use_gpu : bool
         Whether some nodes take an accelerator.
+    verbose : bool
+        Whether workers tell each node that they run.
 
     Returns
     -------
@@ -82,6 +105,7 @@ def make_plugin(
     if plugin_file is not None:
         return _read_plugin(plugin_file)
     args: dict = {'n_procs': nprocs, 'raise_insufficient': False}
+    args['worker_level'] = 'INFO' if verbose else 'CRITICAL'
     if memory_gb is not None:
         args['memory_gb'] = memory_gb
     if nodes_use_gpu:

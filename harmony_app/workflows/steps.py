@@ -6,6 +6,7 @@ one bad scan costs that scan, and the rest of its session goes its way.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -265,23 +266,24 @@ def load_scans(
     return scans
 
 
-def encode_styles(method: Method, groups: Mapping[str, Sequence[Scan]], name: str) -> dict:
-    """Target styles from scans, by contrast, as plain data.
+def encode_style(
+    method: Method, scans: Sequence[Scan], name: str, peaks: Mapping[str, float]
+) -> Style:
+    """Style of target scans of one contrast, in their own unit.
 
     Parameters
     ----------
     method : Method
-        The method that will use them.
-    groups : mapping of str to sequence of Scan
-        Target scans by contrast.
+        The method that will use it.
+    scans : sequence of Scan
+        Target scans.
     name : str
         Name of the target, as given.
+    peaks : mapping of str to float
+        White-matter peak of each scan, by its name; the median is the style's.
     """
-    return {
-        contrast: method.encode_target(scans, name).to_dict()
-        for contrast, scans in groups.items()
-        if scans
-    }
+    style = method.encode_target(scans, name)
+    return replace(style, wm_peak=float(np.median([peaks[scan.name] for scan in scans])))
 
 
 def harmonize_session(
