@@ -221,6 +221,7 @@ def summarize(
     left_out = [row for row in plan.inventory.rows if not row.used]
     lines = [f'failed {name}: {state["message"]}' for name, state in by_status['failed']]
     lines += [f'skipped {name}: {state["message"]}' for name, state in by_status['skipped']]
+    lines += [f'check {name}: {s["message"]}' for name, s in by_status['done'] if s['message']]
     done = len(by_status['done']) + before
     lines.append(
         f'{done} done, {len(by_status["failed"])} failed, '

@@ -141,7 +141,7 @@ def init_harmony_wf(
     """
     workflow = pe.Workflow(name=name)
     # Preparation stands apart from the session: another target finds it in the cache.
-    prepare = {plan.name: _init_named_prepare_wf(plan) for plan in sessions}
+    prepare = {plan.name: _init_named_prepare_wf(plan, method.seed) for plan in sessions}
     workflow.add_nodes(list(prepare.values()))
     encode = None
     if target_scans:
@@ -237,7 +237,9 @@ def init_session_wf(
     if prepared_outside:
         source, prefix = inputnode, ''
     else:
-        source = init_prepare_wf(scans=plan.scans, given=plan.given, name='prepare_wf')
+        source = init_prepare_wf(
+            scans=plan.scans, given=plan.given, seed=method.seed, name='prepare_wf'
+        )
         prefix = 'outputnode.'
     workflow.connect(
         [
@@ -257,6 +259,7 @@ def init_prepare_wf(
     *,
     scans: Sequence[ScanInput],
     given: Mapping[str, Mapping[str, Path]],
+    seed: int,
     name: str = 'prepare_wf',
 ) -> pe.Workflow:
     """Build the preparation of one session: bias field, alignment, working grid, profile.
@@ -267,6 +270,8 @@ def init_prepare_wf(
         Scans of the session.
     given : mapping
         By scan: ``mask_file`` and ``transform_file`` made by others.
+    seed : int
+        Seed of the samplers.
     name : str
         Name of the workflow.
 
@@ -284,7 +289,7 @@ def init_prepare_wf(
         pe.Node(niu.Merge(count), name=f'{kind}_scans', run_without_submitting=True)
         for kind in ('prepared', 'finished')
     )
-    align = pe.Node(AlignSession(), name='align', mem_gb=ALIGN_GB)
+    align = pe.Node(AlignSession(seed=seed), name='align', mem_gb=ALIGN_GB)
     workflow.connect(
         [
             (prepared, align, [('out', 'prepared')]),
@@ -349,7 +354,7 @@ def _connect_target(
         else:
             # Not harmonized in this run, or its filters leave a target scan out.
             plan = SessionPlan(tuple(scans))
-            inner = _init_named_prepare_wf(plan, 'target_')
+            inner = _init_named_prepare_wf(plan, method.seed, 'target_')
         count = len(plan.scans)
         repeat = pe.Node(
             niu.Function(function=_repeat, input_names=['item', 'count'], output_names=['out']),
@@ -369,9 +374,9 @@ def _connect_target(
     return encode
 
 
-def _init_named_prepare_wf(plan: SessionPlan, prefix: str = '') -> pe.Workflow:
+def _init_named_prepare_wf(plan: SessionPlan, seed: int, prefix: str = '') -> pe.Workflow:
     name = node_name(f'{prefix}{plan.name}_prepare_wf')
-    return init_prepare_wf(scans=plan.scans, given=plan.given, name=name)
+    return init_prepare_wf(scans=plan.scans, given=plan.given, seed=seed, name=name)
 
 
 def _repeat(item, count):

@@ -54,6 +54,7 @@ class PrepareScan(SimpleInterface):
 
 class _AlignInputSpec(BaseInterfaceInputSpec):
     prepared = InputMultiObject(File(exists=True), mandatory=True, desc='records of the scans')
+    seed = traits.Int(mandatory=True, desc='seed of the samplers')
 
 
 class AlignSession(SimpleInterface):
@@ -66,7 +67,9 @@ class AlignSession(SimpleInterface):
         from harmony_app.workflows.steps import align_session
 
         out = align_session(
-            Path(runtime.cwd) / 'aligned.zip', [Path(p) for p in self.inputs.prepared]
+            Path(runtime.cwd) / 'aligned.zip',
+            [Path(p) for p in self.inputs.prepared],
+            self.inputs.seed,
         )
         self._results['out_file'] = str(out)
         return runtime

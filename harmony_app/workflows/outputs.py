@@ -186,18 +186,19 @@ class SessionOutputs:
             described |= self.settings
         if prepared is None:
             sources = [self._uri(record) for record in self.prepared]
-            stripped = all(record.facts['skull_stripped'] for record in self.prepared)
+            stripped = self.aligned.facts['skull_stripped']
             raw: dict = {}
         else:
             facts = prepared.facts
-            sources, stripped = [self._uri(prepared)], facts['skull_stripped']
+            sources = [self._uri(prepared)]
+            stripped = facts['skull_stripped'] or self.aligned.facts['skull_stripped']
             raw = self._metadata.sidecar(Path(facts['path']))
             described['SourceScan'] = {
                 'VoxelSize': [round(z, 4) for z in facts['zooms']],
                 'Orientation': facts['axes'],
                 'ThickSlices': facts['thick'],
                 'BiasFieldCorrected': facts['bias_corrected'],
-                'Notes': facts['notes'],
+                'Notes': facts['notes'] + self._doubts(),
             }
             if facts['volume'] is not None:
                 described['SourceScan']['Volume'] = facts['volume']
@@ -205,6 +206,12 @@ class SessionOutputs:
                 described['Interpolation'] = 'cubic B-spline, once'
         fields = image_sidecar(desc, sources, stripped, space, raw, **described)
         write_json(self._made(name, sidecar_path(image)), fields)
+
+    def _doubts(self) -> list[str]:
+        if not self.aligned.facts['doubtful']:
+            return []
+        quality = self.aligned.facts['quality']
+        return [f'the registration to the template is doubtful (quality {quality:.2f})']
 
     def _write_native_mask(self, prepared: Record, finished: Record) -> None:
         name, contrast = prepared.facts['name'], prepared.facts['contrast']

@@ -13,6 +13,7 @@ import numpy as np
 
 from harmony_app.bids.transforms import read_itk_affine
 from harmony_app.errors import ExitCode, HarmonyError, ScanError
+from harmony_app.imaging.ants_setup import SEED
 from harmony_app.imaging.bias import correct_bias
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
 from harmony_app.imaging.intensity import white_matter_peak
@@ -126,7 +127,7 @@ def prepare_scan(
         return write_record(out, facts | {'failure': failure_of(error)})
 
 
-def align_session(out: Path, prepared: Sequence[Path]) -> Path:
+def align_session(out: Path, prepared: Sequence[Path], seed: int = SEED) -> Path:
     """Bring the scans of a session together, and to the template.
 
     Parameters
@@ -136,8 +137,10 @@ def align_session(out: Path, prepared: Sequence[Path]) -> Path:
         ``reference``, ``to_reference`` and ``to_working`` (by scan), ``failures``.
     prepared : sequence of Path
         Records of :func:`prepare_scan`.
+    seed : int
+        Seed of the samplers.
     """
-    from harmony_app.imaging.registration import register_rigid, register_template
+    from harmony_app.imaging.registration import GOOD_QUALITY, register_rigid, register_template
 
     scans = [record for record in map(Record, prepared) if not record.failure]
     if not scans:
@@ -167,7 +170,7 @@ def align_session(out: Path, prepared: Sequence[Path]) -> Path:
     for record in scans[1:]:
         other = record.facts['name']
         try:
-            to_reference[other] = register_rigid(volume_of(record), fixed)
+            to_reference[other] = register_rigid(volume_of(record), fixed, seed)
             to_working[other] = rigid @ to_reference[other]
         except ScanError as error:
             failures[other] = failure_of(error)
@@ -185,6 +188,8 @@ def align_session(out: Path, prepared: Sequence[Path]) -> Path:
         'to_working': {key: np.asarray(m).tolist() for key, m in to_working.items()},
         'affine': np.asarray(template.affine).tolist(),
         'quality': float(template.quality),
+        'doubtful': bool(template.quality < GOOD_QUALITY),
+        'skull_stripped': bool(template.skull_stripped),
         'mask_given': bool(masks),
         'failures': failures,
     }

@@ -88,6 +88,15 @@ def write_session(
     ready = [name for name in first if not second[name].failure]
     made = Record(results) if results is not None else None
     states = {name: _state(second[name], made, styles) for name in first}
+    session_record = Record(aligned)
+    if session_record.facts.get('doubtful'):
+        quality = session_record.facts['quality']
+        for state in states.values():
+            if state['status'] == 'done':
+                state['message'] = (
+                    f'registration to the template is doubtful (quality {quality:.2f}): '
+                    'look at the figure'
+                )
     files: dict[str, list[str]] = {}
     if ready:
         with staging(root, session) as folder:
@@ -97,7 +106,7 @@ def write_session(
                 entities={name: dict(e) for name, e in entities.items()},
                 shared={k: v for k, v in entities[ready[0]].items() if k in ('sub', 'ses')},
                 settings=dict(settings),
-                aligned=Record(aligned),
+                aligned=session_record,
                 prepared=[first[name] for name in ready],
                 scratch=scratch,
             )
