@@ -308,11 +308,12 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         'poll_sleep_duration': '0.2',
     }
     nipype_config.update_config({'logging': {'log_to_file': 'false'}})
+    # Nipype has a handler of its own; ours would tell everything twice.
+    logging.getLogger('nipype').propagate = False
     for name in LOGGERS:
         quiet = nipype_logging.getLogger(name)
         # A crash is told once, by the summary.
         quiet.setLevel('INFO' if config.verbose else 'CRITICAL')
-        quiet.propagate = False
     plugin, plugin_args = make_plugin(
         config.nprocs, config.memory_gb, config.plugin_file, method.uses_gpu, config.verbose > 0
     )

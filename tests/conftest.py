@@ -24,3 +24,24 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f'no shared data in {folder}; name it in HARMONY_DATA')
     return folder
+
+
+@pytest.fixture
+def make_dataset(tmp_path):
+    """Make a BIDS dataset of empty files: ``make_dataset('sub-01/anat/sub-01_T1w.nii.gz', ...)``."""
+    import json
+
+    def make(*files: str, name: str = 'raw', **texts: str) -> Path:
+        root = tmp_path / name
+        root.mkdir(exist_ok=True)
+        description = {'Name': 'skeleton', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw'}
+        (root / 'dataset_description.json').write_text(json.dumps(description))
+        for file in files:
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            (root / file).touch()
+        for file, text in texts.items():
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            (root / file).write_text(text)
+        return root
+
+    return make
