@@ -1,0 +1,359 @@
+"""Affine alignment of the template's tissue maps to a scan of any contrast.
+
+How well an alignment is, is how much of the scan's variance the tissue maps explain: at
+each step the scan inside the template's mask is regressed on the maps of GM, WM and CSF
+and on two shells around the brain (skull, scalp). The regression finds the contrast by
+itself, so one code serves T1w, T2w, PDw and FLAIR, whole heads and bare brains. It is the
+correlation ratio (Roche 1998, MICCAI, LNCS 1496: 1115-1124) with fuzzy classes, and its
+gradient is known in closed form: the regression is at its optimum, so only the warped scan
+counts for the derivative.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import ndimage, optimize
+
+from harmony_app.imaging.grid import coarse_grid
+from harmony_app.imaging.masks import otsu_threshold
+from harmony_app.imaging.resample import isotropic_grid, resample
+from harmony_app.imaging.template import load_template
+from harmony_app.imaging.volume import Volume
+
+SHELLS = (7.0, 16.0)
+"""Outer borders in mm of the shells around the brain."""
+
+CENTRE = np.array([0.0, -18.0, 10.0])
+"""Centre of the template's brain in mm, about which rotations and scales are taken."""
+
+OUTSIDE_PENALTY = 0.3
+"""Score lost where the whole brain of the template is outside the field of view."""
+
+MOST_POINTS = 60_000
+"""Points of the template that are compared at most; more are thinned evenly."""
+
+USUAL_SIZE = 0.93
+"""Size of a usual brain over that of the template, which is known to be large."""
+
+STRAIN_PENALTY = 3.0
+"""Score lost per square of the strain against a usual brain (0.05 along each axis loses 0.02).
+
+Without it the bright border of the scalp draws the border of the brain to itself.
+"""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Points of the template and what is there.
+
+    Parameters
+    ----------
+    points : ndarray, shape (N, 3)
+        Template mm.
+    design : ndarray, shape (N, 6)
+        A constant, GM, WM, CSF and the two shells.
+    brain : ndarray, shape (N,), bool
+        Which points lie in the brain.
+    """
+
+    points: np.ndarray
+    design: np.ndarray
+    brain: np.ndarray
+
+
+@lru_cache(maxsize=4)
+def template_model(step: int) -> Model:
+    """Tissue maps and shells on the working grid averaged to ``step`` mm."""
+    template = load_template()
+    shape, affine = coarse_grid(step)
+    tissues = np.stack([block_mean(t, step) for t in template.tissues])
+    brain = block_mean(template.brain.astype(np.float32), step)
+    distance = ndimage.distance_transform_edt(brain < 0.5) * step
+    shells = []
+    inner = 0.0
+    for outer in SHELLS:
+        shells.append(((distance > inner) & (distance <= outer)) * (1 - brain))
+        inner = outer
+    # Under the brain lie neck and throat, which no shell describes.
+    z = (np.arange(shape[2]) * step + affine[2, 3])[None, None, :]
+    use = (distance <= SHELLS[-1]) & ((z > -50) | (brain > 0.5))
+    index = np.argwhere(use)
+    maps = np.stack([*tissues, *shells], axis=-1)[use]
+    design = np.column_stack([np.ones(len(index)), maps[:, 0:3], maps[:, 3:]])
+    model = Model(index @ affine[:3, :3].T + affine[:3, 3], design, brain[use] > 0.5)
+    if len(index) <= MOST_POINTS:
+        return model
+    keep = slice(None, None, -(-len(index) // MOST_POINTS))
+    return Model(model.points[keep], model.design[keep], model.brain[keep])
+
+
+class Score:
+    """Variance of a scan explained by the template, as a function of an affine.
+
+    Parameters
+    ----------
+    volume : Volume
+        Scan; NaN-free, isotropic voxels of about ``step`` mm.
+    step : int
+        Voxel edge of the template's model in mm.
+    """
+
+    def __init__(self, volume: Volume, step: int):
+        self.model = template_model(step)
+        self.to_voxel = np.linalg.inv(volume.affine)
+        self.data = volume.data.astype(np.float64)
+        self.slopes = [g for g in np.gradient(self.data)]
+        self.shape = np.array(volume.shape)
+
+    def __call__(self, matrix: np.ndarray, slope: bool = False):
+        """Score of ``matrix`` (template mm to scan mm), and its derivative by the matrix.
+
+        Returns
+        -------
+        score : float
+            Explained share of variance, at most 1, less the penalty for what lies outside.
+        derivative : ndarray, shape (3, 4), or None
+            Of the score by the upper rows of the matrix.
+        """
+        to_voxel = self.to_voxel @ matrix
+        points = self.model.points
+        voxels = (points @ to_voxel[:3, :3].T + to_voxel[:3, 3]).T
+        inside = ((voxels > -0.5) & (voxels < self.shape[:, None] - 0.5)).all(axis=0)
+        lost = 1 - inside[self.model.brain].mean()
+        if inside.sum() < 0.2 * inside.size:
+            return -OUTSIDE_PENALTY * lost, np.zeros((3, 4)) if slope else None
+        voxels = voxels[:, inside]
+        y = ndimage.map_coordinates(self.data, voxels, order=1, mode='nearest')
+        design = self.model.design[inside]
+        normal = design.T @ design
+        normal[np.diag_indices_from(normal)] += 1e-6 * len(design)
+        beta = np.linalg.solve(normal, design.T @ y)
+        residual = y - design @ beta
+        centred = y - y.mean()
+        total = centred @ centred
+        if total <= 0:
+            return -OUTSIDE_PENALTY * lost, np.zeros((3, 4)) if slope else None
+        left = residual @ residual
+        score = 1 - left / total - OUTSIDE_PENALTY * lost
+        if not slope:
+            return score, None
+        by_value = -2 * residual / total + 2 * left / total**2 * centred
+        gradient = np.stack(
+            [ndimage.map_coordinates(s, voxels, order=1, mode='nearest') for s in self.slopes]
+        )
+        by_point = self.to_voxel[:3, :3].T @ (gradient * by_value)
+        derivative = np.column_stack([by_point @ points[inside], by_point.sum(axis=1)])
+        return score, derivative
+
+    def contrast(self, matrix: np.ndarray) -> np.ndarray:
+        """Intensities (6,) of the regressors that fit the scan best."""
+        to_voxel = self.to_voxel @ matrix
+        voxels = (self.model.points @ to_voxel[:3, :3].T + to_voxel[:3, 3]).T
+        inside = ((voxels > -0.5) & (voxels < self.shape[:, None] - 0.5)).all(axis=0)
+        y = ndimage.map_coordinates(self.data, voxels[:, inside], order=1, mode='nearest')
+        return np.linalg.lstsq(self.model.design[inside], y, rcond=None)[0]
+
+
+def align_template(volume: Volume) -> tuple[np.ndarray, float, np.ndarray]:
+    """Affine of template mm to scan mm, from many starts.
+
+    Parameters
+    ----------
+    volume : Volume
+        Scan in RAS, bias-corrected, whole head or brain.
+
+    Returns
+    -------
+    matrix : ndarray, shape (4, 4)
+        Template mm to scan mm.
+    score : float
+        Share of the scan's variance that the template explains, at most 1.
+    contrast : ndarray, shape (6,)
+        Intensities of constant, GM, WM, CSF and shells in the compressed scan.
+    """
+    coarse = Score(prepare(volume, 8.0), 8)
+    starts = _search(coarse, _head_starts(volume))
+    tuned = [_climb(coarse, matrix, _rigid_scale, 30) for matrix in starts]
+    tuned.sort(key=lambda pair: -pair[1])
+    middle = Score(prepare(volume, 4.0), 4)
+    candidates = []
+    for matrix, _ in _distinct(tuned, 2):
+        matrix, _ = _climb(middle, matrix, _rigid_scale, 30)
+        candidates.append(_climb(middle, matrix, _full, 60))
+    matrix, _ = max(candidates, key=lambda pair: pair[1])
+    fine = Score(prepare(volume, 2.0), 2)
+    matrix, score = _climb(fine, matrix, _full, 60)
+    return matrix, float(score), fine.contrast(matrix)
+
+
+def prepare(volume: Volume, spacing: float) -> Volume:
+    """Scan on an isotropic grid, smoothed to it, bright outliers compressed.
+
+    Intensities above twice the head's median (fat, eyes in T2w, enhancing vessels) are
+    bent down, so that they do not rule the regression; the head's median becomes 1.
+    """
+    shape, affine = isotropic_grid(volume, spacing)
+    coarse = resample(volume, shape, affine, order=1)
+    data = np.maximum(coarse.data, 0)
+    head = data[data > 0.5 * otsu_threshold(data)]
+    data = data / max(float(np.median(head)), 1e-6)
+    data = np.where(data > 1.5, 1.5 + np.log1p(np.maximum(data - 1.5, 0)), data)
+    sigma = 0.6 if spacing > 2 else 0.5
+    return Volume(ndimage.gaussian_filter(data, sigma).astype(np.float32), affine)
+
+
+def block_mean(data: np.ndarray, step: int) -> np.ndarray:
+    """Mean over cubes of ``step`` voxels; ``step`` divides every axis."""
+    x, y, z = (n // step for n in data.shape)
+    return data.reshape(x, step, y, step, z, step).mean(axis=(1, 3, 5))
+
+
+def _head_starts(volume: Volume) -> list[np.ndarray]:
+    """Points of the scan where the centre of the brain may be: below the top of the head."""
+    coarse = prepare(volume, 8.0)
+    mask = coarse.data > 0.5 * otsu_threshold(coarse.data)
+    mask = ndimage.binary_opening(mask)
+    labels, count = ndimage.label(mask)
+    if count:
+        sizes = np.bincount(labels.ravel())
+        sizes[0] = 0
+        mask = labels == sizes.argmax()
+    index = np.argwhere(mask)
+    if not len(index):
+        index = np.argwhere(np.ones_like(mask))
+    points = index @ coarse.affine[:3, :3].T + coarse.affine[:3, 3]
+    top = np.percentile(points[:, 2], 99.5)
+    upper = points[points[:, 2] > top - 150]
+    low, high = np.percentile(upper, (2, 98), axis=0)
+    middle = (low + high) / 2
+    return [
+        np.array([middle[0], middle[1] + dy, top - dz])
+        for dz in (45, 60, 75, 90, 105)
+        for dy in (-24, -8, 8, 24)
+    ]
+
+
+def _search(score: Score, centres: list[np.ndarray], keep: int = 6) -> list[np.ndarray]:
+    """The best of a grid of centres, pitches and sizes, each unlike the others."""
+    found = []
+    for centre in centres:
+        for pitch in (-30, -15, 0, 15, 30):
+            parameters = np.array([np.radians(pitch), 0, 0, 0, 0, 0, np.log(USUAL_SIZE)])
+            matrix = _rigid_scale(parameters, _placed(centre))[0]
+            found.append((matrix, score(matrix)[0]))
+    found.sort(key=lambda pair: -pair[1])
+    return [matrix for matrix, _ in _distinct(found, keep)]
+
+
+def _placed(centre: np.ndarray) -> np.ndarray:
+    """Translation that takes the centre of the template's brain to a point."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = centre - CENTRE
+    return matrix
+
+
+def _distinct(pairs: list, keep: int, apart: float = 8.0) -> list:
+    """The first pairs whose matrices move the corners of the brain apart from each other."""
+    corners = CENTRE + 60 * np.stack(np.meshgrid(*[(-1, 1)] * 3, indexing='ij'), -1).reshape(-1, 3)
+    chosen, places = [], []
+    for pair in pairs:
+        place = corners @ pair[0][:3, :3].T + pair[0][:3, 3]
+        if all(np.abs(place - other).max() > apart for other in places):
+            chosen.append(pair)
+            places.append(place)
+        if len(chosen) == keep:
+            break
+    return chosen
+
+
+def _rotation(angles: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Rotation about x, then y, then z (radians), and its derivatives."""
+    turns, slopes = [], []
+    for axis, angle in enumerate(angles):
+        i, j = [(1, 2), (2, 0), (0, 1)][axis]
+        turn, slope = np.eye(3), np.zeros((3, 3))
+        turn[i, i] = turn[j, j] = np.cos(angle)
+        turn[j, i], turn[i, j] = np.sin(angle), -np.sin(angle)
+        slope[i, i] = slope[j, j] = -np.sin(angle)
+        slope[j, i], slope[i, j] = np.cos(angle), -np.cos(angle)
+        turns.append(turn)
+        slopes.append(slope)
+    x, y, z = turns
+    return z @ y @ x, [z @ y @ slopes[0], z @ slopes[1] @ x, slopes[2] @ y @ x]
+
+
+def _about_centre(linear: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3] = linear
+    matrix[:3, 3] = CENTRE - linear @ CENTRE + shift
+    return matrix
+
+
+def _rigid_scale(parameters: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Start after rotation (3), shift (3, in units of 60 mm) and log scale (1), with slopes."""
+    size = np.exp(parameters[6])
+    turn, by_angle = _rotation(parameters[:3])
+    matrix = start @ _about_centre(size * turn, 60 * parameters[3:6])
+    slopes = [_slope(start, size * d) for d in by_angle]
+    slopes += [_shift_slope(start, axis) for axis in range(3)]
+    slopes.append(_slope(start, size * turn))
+    return matrix, slopes
+
+
+def _full(parameters: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Start after a general linear map (9) about the centre and a shift (3), with slopes."""
+    linear = np.eye(3) + parameters[:9].reshape(3, 3)
+    matrix = start @ _about_centre(linear, 60 * parameters[9:])
+    slopes = []
+    for k in range(9):
+        unit = np.zeros(9)
+        unit[k] = 1
+        slopes.append(_slope(start, unit.reshape(3, 3)))
+    return matrix, slopes + [_shift_slope(start, axis) for axis in range(3)]
+
+
+def _slope(start: np.ndarray, linear: np.ndarray) -> np.ndarray:
+    """Derivative of the matrix by a parameter that changes the linear part."""
+    slope = np.zeros((4, 4))
+    slope[:3, :3] = linear
+    slope[:3, 3] = -linear @ CENTRE
+    return start @ slope
+
+
+def _shift_slope(start: np.ndarray, axis: int) -> np.ndarray:
+    slope = np.zeros((4, 4))
+    slope[axis, 3] = 60
+    return start @ slope
+
+
+def _climb(score: Score, start: np.ndarray, form, steps: int) -> tuple[np.ndarray, float]:
+    """Best matrix from a start by L-BFGS, with a prior on sizes that no head has."""
+
+    def cost(parameters):
+        matrix, slopes = form(parameters, start)
+        value, derivative = score(matrix, slope=True)
+        by_parameter = np.array([np.sum(derivative * s[:3]) for s in slopes])
+        prior, by_prior = _size_prior(matrix)
+        by_parameter -= np.array([np.sum(by_prior * s[:3, :3]) for s in slopes])
+        return prior - value, -by_parameter
+
+    count = 7 if form is _rigid_scale else 12
+    result = optimize.minimize(
+        cost, np.zeros(count), jac=True, method='L-BFGS-B', options={'maxiter': steps}
+    )
+    matrix = form(result.x, start)[0]
+    return matrix, -float(result.fun)
+
+
+def _size_prior(matrix: np.ndarray) -> tuple[float, np.ndarray]:
+    """Penalty on strains and its derivative by the linear part.
+
+    Heads of adults differ in size by about 8 % along an axis and hardly in shear; the
+    penalty is small against a real gain of the score.
+    """
+    linear = matrix[:3, :3]
+    strain = (linear.T @ linear / USUAL_SIZE**2 - np.eye(3)) / 2
+    return STRAIN_PENALTY * float(
+        np.sum(strain**2)
+    ), 2 * STRAIN_PENALTY / USUAL_SIZE**2 * linear @ strain
