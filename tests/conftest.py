@@ -45,3 +45,28 @@ def make_dataset(tmp_path):
         return root
 
     return make
+
+
+@pytest.fixture(scope='session')
+def make_style():
+    """Make a plausible target style of a contrast: ``make_style('T1w')``."""
+    import numpy as np
+
+    from harmony_app.imaging.profile import TissueProfile
+    from harmony_app.methods.base import Style
+
+    medians = {
+        'T1w': (0.7, 1.0, 0.3),
+        'T2w': (1.4, 1.0, 2.5),
+        'PDw': (1.2, 1.0, 1.3),
+        'FLAIR': (1.2, 1.0, 0.4),
+    }
+
+    def make(contrast: str, name: str = 'made') -> Style:
+        gm, wm, csf = medians[contrast]
+        low, high = min(gm, csf), max(gm, wm, csf)
+        brain = tuple(np.linspace(0.8 * low, 1.1 * high, 100).tolist())
+        head = tuple(np.linspace(0.1, 1.5, 100).tolist())
+        return Style(name, contrast, TissueProfile((gm, wm, csf), (0.05, 0.05, 0.1), brain, head))
+
+    return make
