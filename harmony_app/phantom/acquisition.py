@@ -213,7 +213,8 @@ def sample(
         at, weight = (np.arange(count) + 0.5) / count - 0.5, np.ones(count)
         if slice_profile and axis == 2 and count > 1:
             # raised cosine edges: half a slice outside the nominal one still gives signal
-            at = np.arange(-count + 1, count) / count * 0.75
+            count = math.ceil(1.2 * zoom / spacing)
+            at = 1.5 * ((np.arange(count) + 0.5) / count - 0.5)
             weight = 0.5 * (1 + np.cos(np.pi * np.clip(2 * np.abs(at) - 0.5, 0, 1)))
         points.append(at)
         weights.append(weight / weight.sum())

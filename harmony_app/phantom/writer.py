@@ -234,9 +234,8 @@ def _write_session(
         targets = [site]
         if settings.truth == 'all':
             targets += [s for s in settings.sites if s is not site and contrast in s.protocols]
-        images, fractions = _scan(
-            subject, targets, contrast, protocol, grid, moved, site, generator
-        )
+        masks = list(_MASKED) if contrast == contrasts[0] else ['brain', 'lesion']
+        images, fractions = _scan(subject, targets, masks, protocol, grid, moved, generator)
         scans = list(_scaled(images, targets, generator))
         _write_image(out / f'{scan}.nii.gz', scans[0], grid.affine, np.int16)
         write_json(out / f'{scan}.json', sidecars.scan_sidecar(site, protocol))
@@ -250,33 +249,30 @@ def _write_session(
             name = truth / f'{stem}_desc-{target.label}_{contrast}'
             _write_image(Path(f'{name}.nii.gz'), image, grid.affine, np.int16)
             write_json(Path(f'{name}.json'), _truth_sidecar(common, target, contrast, site))
-        first = contrast == contrasts[0]
         for tissue, image in fractions.items():
-            if tissue in ('brain', 'lesion') or first:
-                _write_map(truth / f'{stem}_space-{contrast}', tissue, image, grid, common)
+            _write_map(truth / f'{stem}_space-{contrast}', tissue, image, grid, common)
 
 
 def _scan(
     subject: Subject,
     targets: Sequence[Site],
-    contrast: str,
+    masks: Sequence[str],
     protocol: Protocol,
     grid: Grid,
     position: np.ndarray,
-    site: Site,
     generator: torch.Generator,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The scan and its noise-free forms, white matter at 1, and the tissue maps.
+    """The scan at the first target, noise-free scans at all (white matter at 1), and maps.
 
     All are sampled together, so that they lie on one grid and the costly coordinates are
     made once.
     """
-    fractions = subject.anatomy.fractions
-    signals = subject.signals([s.protocols[contrast] for s in targets])
+    site, fractions = targets[0], subject.anatomy.fractions
+    signals = subject.signals([s.protocols[protocol.contrast] for s in targets])
     signals = signals / signals[:, _WM : _WM + 1]
     image = render(fractions, signals, subject.texture)
     maps = torch.stack(
-        [fractions[[TISSUES.index(t) for t in names]].sum(0) for names in _MASKED.values()]
+        [fractions[[TISSUES.index(t) for t in _MASKED[name]]].sum(0) for name in masks]
     )
     sampled = sample(
         torch.cat([image, maps]),
@@ -289,7 +285,7 @@ def _scan(
     truth = point_spread(truth, spread_widths(protocol, site.point_spread))
     white = torch.ones(1, device=truth.device)
     scan = spoil(truth[:1], grid, protocol, white, generator, site.receive_field)
-    return torch.cat([scan, truth]), dict(zip(_MASKED, maps, strict=True))
+    return torch.cat([scan, truth]), dict(zip(masks, maps, strict=True))
 
 
 def _scaled(

@@ -218,7 +218,7 @@ def test_tissue_maps_are_fractions(truth):
     maps = []
     for tissue in ('GM', 'WM', 'CSF'):
         _, data = load(truth / f'{stem("01", "siteA")}_space-T1w_label-{tissue}_probseg.nii.gz')
-        assert 0 <= data.min()
+        assert data.min() >= 0
         assert 0.99 < data.max() <= 1.0001
         maps.append(data)
     assert sum(maps).max() < 1.01
