@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from harmony_app.nets.masked import MaskedConv, masked_mean, pool_mask
 
@@ -53,7 +54,7 @@ class ThetaEncoder(nn.Module):
         -------
         mean, log_variance : Tensor, shape (B, dimension)
         """
-        features, mask = _strided(self.convs, images * mask, mask)
+        features, mask = _strided(self.convs, compress(images) * mask, mask)
         values = self.head(_pooled(features, mask))
         mean, log_variance = values.split(self.dimension, dim=1)
         return mean, log_variance.clamp(-10, 4)
@@ -62,7 +63,9 @@ class ThetaEncoder(nn.Module):
 class EtaEncoder(nn.Module):
     """Artifact representation: non-negative, near zero for a clean slice, grows with severity.
 
-    A residual network with four convolutional layers and a pooling over the foreground.
+    A residual network with four convolutional layers and a pooling over the foreground. It
+    is given the slice and what a 3 x 3 and a 9 x 9 mean leave of it, where noise, ghosts
+    and blur show, and the logarithm of what it pools, for artifacts multiply.
 
     Parameters
     ----------
@@ -72,10 +75,10 @@ class EtaEncoder(nn.Module):
         Channels of the two residual stages.
     """
 
-    def __init__(self, dimension: int = 2, widths: tuple[int, int] = (16, 32)):
+    def __init__(self, dimension: int = 2, widths: tuple[int, int] = (16, 24)):
         super().__init__()
         first, second = widths
-        self.stem = MaskedConv(1, first, norm=False, stride=2)
+        self.stem = MaskedConv(3, first, norm=False, stride=2)
         self.first = MaskedConv(first, first, norm=False)
         self.widen = MaskedConv(first, second, norm=False, stride=2)
         self.second = MaskedConv(second, second, norm=False)
@@ -87,12 +90,26 @@ class EtaEncoder(nn.Module):
         """Encode slices (B, 1, H, W) with their foreground to eta, shape (B, dimension)."""
         half = pool_mask(mask)
         quarter = pool_mask(half)
-        features = self.stem(images * mask, half)
+        images = images * mask
+        fine = 10 * (images - _local_mean(images, mask, 3)) * mask
+        coarse = 4 * (images - _local_mean(images, mask, 9)) * mask
+        features = self.stem(torch.cat([images, fine, coarse], dim=1), half)
         features = features + self.first(features, half)
-        coarse = self.widen(features, quarter)
-        coarse = coarse + self.second(coarse, quarter)
-        pooled = torch.cat([_pooled(features, half), _pooled(coarse, quarter)], dim=1)
-        return self.head(pooled).abs()
+        wide = self.widen(features, quarter)
+        wide = wide + self.second(wide, quarter)
+        pooled = torch.cat([_pooled(features, half), _pooled(wide, quarter)], dim=1)
+        return self.head(torch.log(pooled.abs() + 0.03)).abs()
+
+
+def compress(images: torch.Tensor) -> torch.Tensor:
+    """Intensities for a network: 0 and 1 stay, the brightest fluid comes to about 2."""
+    return 3 * images / (2 + images.clamp_min(0))
+
+
+def _local_mean(images: torch.Tensor, mask: torch.Tensor, edge: int) -> torch.Tensor:
+    """Mean of the foreground in a square around every pixel."""
+    count = functional.avg_pool2d(mask, edge, 1, edge // 2).clamp_min(1e-3)
+    return functional.avg_pool2d(images, edge, 1, edge // 2) / count
 
 
 def _strided(convs, features, mask):

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from harmony_app.nets.attention import Attention, fuse_anatomy
-from harmony_app.nets.encoders import EtaEncoder, ThetaEncoder
+from harmony_app.nets.encoders import EtaEncoder, ThetaEncoder, compress
 from harmony_app.nets.unet import MaskedUNet, UNetConfig
 
 
@@ -38,7 +38,7 @@ class Haca3Config:
     theta: int = 2
     eta: int = 2
     theta_widths: tuple[int, ...] = (16, 32, 32, 64)
-    eta_widths: tuple[int, int] = (16, 32)
+    eta_widths: tuple[int, int] = (16, 24)
     fusion_width: int = 8
 
     def to_dict(self) -> dict:
@@ -90,7 +90,11 @@ class Haca3Nets(nn.Module):
         self.eta = EtaEncoder(config.eta, config.eta_widths)
         self.attention = Attention(config.theta + config.eta)
         self.decoder = MaskedUNet(config.levels, 1, config.decoder, condition=config.theta)
-        nn.init.constant_(self.decoder.head.bias, 0.5)
+        # what the decoder adds to: one intensity for each level of the anatomy
+        self.lookup = nn.Sequential(
+            nn.Linear(config.theta, 32), nn.SiLU(), nn.Linear(32, config.levels)
+        )
+        nn.init.constant_(self.lookup[-1].bias, 0.5)
 
     def anatomy(
         self,
@@ -116,14 +120,18 @@ class Haca3Nets(nn.Module):
         Tensor, shape (B, L, H, W)
             One-hot inside the mask, 0 outside.
         """
-        logits = self.beta(images * mask, mask)
+        logits = self.logits(images, mask)
         if generator is None:
             return one_hot(logits.argmax(dim=1), logits.shape[1], logits.dtype) * mask
         return sample_anatomy(logits, mask, generator, temperature)
 
+    def logits(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Logits of the levels of the anatomy, shape (B, L, H, W)."""
+        return self.beta(compress(images) * mask, mask)
+
     def labels(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Level of the anatomy, shape (B, H, W), uint8; 0 outside the mask too."""
-        levels = self.beta(images * mask, mask).argmax(dim=1)
+        levels = self.logits(images, mask).argmax(dim=1)
         return (levels * mask[:, 0].long()).to(torch.uint8)
 
     def decode(
@@ -145,7 +153,8 @@ class Haca3Nets(nn.Module):
         Tensor, shape (B, 1, H, W)
             Not negative, zero outside the mask.
         """
-        return functional.softplus(self.decoder(anatomy, mask, theta), beta=10) * mask
+        plain = torch.einsum('blhw,bl->bhw', anatomy, self.lookup(theta))[:, None]
+        return functional.softplus(plain + self.decoder(anatomy, mask, theta), beta=10) * mask
 
     def fuse(self, betas, weights, masks):
         """See :func:`harmony_app.nets.attention.fuse_anatomy`."""

@@ -12,9 +12,7 @@ KINDS = ('noise', 'ghosting', 'bias', 'downsampling', 'motion', 'spike')
 """Corruptions that :func:`corrupt` knows."""
 
 
-def corrupt(
-    image: np.ndarray, kind: str, severity: float, rng: np.random.Generator
-) -> np.ndarray:
+def corrupt(image: np.ndarray, kind: str, severity: float, rng: np.random.Generator) -> np.ndarray:
     """Corrupt a slice.
 
     Parameters

@@ -100,6 +100,11 @@ def load_checkpoint(
             )
         groups = json.loads(header['groups'])
         optimizer.load_state_dict({'state': slots, 'param_groups': groups})
+        # fused optimisers walk through memory: the layout must be that of the weights
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
+                if value.shape == parameter.shape:
+                    state[key] = torch.empty_like(parameter).copy_(value)
         generator.set_state(tensors['generator'])
         return json.loads(header['progress'])
     except (RuntimeError, KeyError, TypeError, ValueError) as error:

@@ -19,11 +19,11 @@ from harmony_app.training import losses
 from harmony_app.training.checkpoint import load_checkpoint, save_checkpoint
 from harmony_app.training.haca3_validation import save_examples, validate
 from harmony_app.training.heads import VALIDATION, load_heads
-from harmony_app.training.slices import Batch, SliceSampler
+from harmony_app.training.slices import LEVELS, Batch, SliceSampler
 
 CHECKPOINT = 'checkpoint.safetensors'
 LOG = 'log.csv'
-TERMS = ('reconstruction', 'kl', 'anatomy', 'artifact', 'cycle', 'tissue')
+TERMS = ('reconstruction', 'kl', 'anatomy', 'artifact', 'cycle', 'tissue', 'levels')
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,15 @@ class Settings:
         Decay of the running average of the weights, which is what is kept.
     reconstruction, edges, kl, anatomy, artifact, cycle : float
         Weights of the losses (equation 2 of the paper; ``edges`` is ours).
-    tissue, tissue_until : float
-        Weight of the cross entropy of the anatomy against the phantom's tissues, and the share
-        of the budget over which it falls to a tenth. Ours: it gives the levels of the anatomy a
-        meaning that contrasts share long before the contrastive loss alone would.
+    tissue, levels : float
+        Weights of the cross entropy of the anatomy against the phantom's tissues, and of the
+        error of the tissue intensities that a small network reads off theta. Ours: anatomy and
+        contrast find their meaning long before the losses of the paper alone would give it.
+    warm : float
+        Share of the budget in which the anatomy learns from the tissues only, and the decoder
+        is given the true anatomy every other step.
+    tissue_until : float
+        Share of the budget over which both weights fall to a tenth.
     dropout : float
         Chance that one of the two sources is left out of the attention.
     inter_every : int
@@ -72,14 +77,16 @@ class Settings:
     average: float = 0.998
     reconstruction: float = 10.0
     edges: float = 0.5
-    kl: float = 0.01
+    kl: float = 0.003
     anatomy: float = 0.3
     artifact: float = 0.3
     cycle: float = 0.1
-    tissue: float = 1.0
-    tissue_until: float = 0.5
+    tissue: float = 2.0
+    levels: float = 2.0
+    warm: float = 0.3
+    tissue_until: float = 0.8
     dropout: float = 0.35
-    inter_every: int = 4
+    inter_every: int = 6
     checkpoint_minutes: float = 5.0
 
 
@@ -105,9 +112,19 @@ class Haca3Training:
             # the faster layout for few channels, on the CPU too
             self.nets = self.nets.to(memory_format=torch.channels_last)
             self.patchifier = losses.Patchifier().to(device)
+            self.reader = torch.nn.Sequential(
+                torch.nn.Linear(self.nets.config.theta, 32),
+                torch.nn.SiLU(),
+                torch.nn.Linear(32, len(LEVELS)),
+            ).to(device)
         self.averaged = copy.deepcopy(self.nets).requires_grad_(False)
-        weights = [*self.nets.parameters(), *self.patchifier.parameters()]
-        self.optimizer = torch.optim.AdamW(weights, lr=settings.rate, weight_decay=settings.decay)
+        trained = (self.nets, self.patchifier, self.reader)
+        self.optimizer = torch.optim.AdamW(
+            [parameter for module in trained for parameter in module.parameters()],
+            lr=settings.rate,
+            weight_decay=settings.decay,
+            fused=True,
+        )
         self.generator = torch.Generator(device=device).manual_seed(settings.seed)
         self.step = 0
         self.seconds = 0.0
@@ -115,7 +132,12 @@ class Haca3Training:
     @property
     def modules(self) -> dict[str, torch.nn.Module]:
         """What a checkpoint holds."""
-        return {'nets': self.nets, 'averaged': self.averaged, 'patchifier': self.patchifier}
+        return {
+            'nets': self.nets,
+            'averaged': self.averaged,
+            'patchifier': self.patchifier,
+            'reader': self.reader,
+        }
 
     def done(self) -> float:
         """Share of the budget that is used up."""
@@ -130,7 +152,9 @@ class Haca3Training:
         batch = self.sampler.draw(self.settings.batch).to(self.device)
         terms = self.compute_losses(batch)
         weights = asdict(self.settings)
-        weights['tissue'] *= max(0.1, 1 - 0.9 * self.done() / self.settings.tissue_until)
+        known = max(0.1, 1 - 0.9 * self.done() / self.settings.tissue_until)
+        weights['tissue'] *= known
+        weights['levels'] *= known
         total = sum(weights[name] * terms[name] for name in TERMS)
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -151,14 +175,19 @@ class Haca3Training:
         count = len(batch.sources)
         images = batch.sources.flatten(0, 1)[:, None]
         masks = batch.source_masks.flatten(0, 1)[:, None]
-        logits = nets.beta(images, masks)
+        logits = nets.logits(images, masks)
         betas = sample_anatomy(logits, masks, self.generator)
         source_theta = nets.theta(images, masks)[0]
+        # artifacts are learned in every other step, with twice the weight: they cost the most slices
+        extra = [batch.clean, batch.mild, batch.severe] if self.step % 2 == 0 else []
         etas = nets.eta(
-            torch.cat([images, batch.style, batch.clean, batch.mild, batch.severe]),
-            torch.cat([masks, *[batch.style_mask] * 4]),
+            torch.cat([images, batch.style, *extra]),
+            torch.cat([masks, *[batch.style_mask] * (1 + len(extra))]),
         )
-        source_eta, target_eta, *artifacts = etas.split([2 * count, *[count] * 4])
+        source_eta, target_eta, *artifacts = etas.split([2 * count, *[count] * (1 + len(extra))])
+        artifact = etas.new_zeros(())
+        if artifacts:
+            artifact = 2 * losses.severity_loss(*artifacts, batch.severity)
         mean, log_variance = nets.theta(batch.style, batch.style_mask)
         noise = torch.randn(mean.shape, generator=self.generator, device=mean.device)
         theta = mean + noise * torch.exp(0.5 * log_variance)
@@ -167,9 +196,15 @@ class Haca3Training:
         present = self._dropout(count)
         weights = nets.attention(torch.cat([theta, target_eta], dim=1), sources, present)
         levels = betas.unflatten(0, (count, 2))
-        fused, union = nets.fuse(levels, weights, batch.source_masks[:, :, None])
+        warm = self.done() < settings.warm
+        given = levels.detach() if warm else levels
+        fused, union = nets.fuse(given, weights, batch.source_masks[:, :, None])
+        if warm and self.step % 2:
+            true = batch.anatomy == batch.anatomy.amax(dim=1, keepdim=True)
+            fused = true.to(fused.dtype) * union
         result = nets.decode(fused, union, theta)
 
+        looks = torch.cat([batch.levels[:, :2].flatten(0, 1), batch.levels[:, 2]])
         # bright fluid would outweigh all brain: above white matter the error is relative
         importance = union / batch.target.clamp_min(1.0)
         reconstruction = losses.masked_l1(result, batch.target, importance)
@@ -182,11 +217,12 @@ class Haca3Training:
             'reconstruction': reconstruction + settings.edges * edges,
             'kl': losses.kl_divergence(mean, log_variance),
             'anatomy': self._anatomy_loss(levels, batch),
-            'artifact': losses.severity_loss(*artifacts, batch.severity),
+            'artifact': artifact,
             'cycle': cycle,
             'tissue': losses.soft_cross_entropy(
                 logits, batch.anatomy.repeat_interleave(2, dim=0), masks
             ),
+            'levels': (self.reader(torch.cat([source_theta, theta])) - looks).abs().mean(),
         }
 
     def _dropout(self, count: int) -> torch.Tensor:

@@ -96,7 +96,7 @@ def patch_contrast(
 def severity_loss(
     clean: torch.Tensor, mild: torch.Tensor, severe: torch.Tensor, severity: torch.Tensor
 ) -> torch.Tensor:
-    """Triplets with the severity as their margin, and clean slices at zero.
+    """Triplets with the severity as their margin, clean slices at zero, eta as long as severe.
 
     Parameters
     ----------
@@ -112,7 +112,6 @@ def severity_loss(
     triplets = functional.relu(near - far_mild + severity[:, 0]) + functional.relu(
         near - far_severe + severity[:, 1]
     )
-    order = functional.relu(
-        mild.norm(dim=1) - severe.norm(dim=1) + severity[:, 1] - severity[:, 0]
-    )
-    return (triplets + order + clean.abs().sum(1)).mean()
+    order = functional.relu(mild.norm(dim=1) - severe.norm(dim=1) + severity[:, 1] - severity[:, 0])
+    graded = (mild.norm(dim=1) - severity[:, 0]).abs() + (severe.norm(dim=1) - severity[:, 1]).abs()
+    return (triplets + order + clean.abs().sum(1) + 2 * graded).mean()

@@ -21,7 +21,11 @@ from harmony_app.phantom.sequences import signal
 from harmony_app.phantom.tissues import BRAIN_TISSUES, TISSUES, tissue_properties, vary_properties
 from harmony_app.training.artifacts2d import KINDS, corrupt
 from harmony_app.training.heads import Head
-from harmony_app.training.randomize import random_class_factors, random_monotone_map, random_protocol
+from harmony_app.training.randomize import (
+    random_class_factors,
+    random_monotone_map,
+    random_protocol,
+)
 
 _WM, _GM, _LESION = (TISSUES.index(name) for name in ('wm', 'gm', 'lesion'))
 _BRAIN = [TISSUES.index(name) for name in BRAIN_TISSUES]
@@ -34,6 +38,10 @@ ANATOMY = (
 )
 """Tissues by level of the anatomy; air goes with the first. Where it lies tells a lesion from fat."""
 
+LEVELS = ('gm', 'deep_gm', 'csf', 'lesion', 'vessel', 'marrow', 'fat', 'muscle')
+"""Tissues whose intensities, white matter at 1, say what a contrast looks like."""
+
+_LEVELS = [TISSUES.index(name) for name in LEVELS]
 _OUTSIDE = [i for i, name in enumerate(TISSUES) if name not in (*BRAIN_TISSUES, 'csf')]
 
 
@@ -55,6 +63,8 @@ class Batch:
         The style slice with hardly any noise, and with one artifact at two severities.
     severity : Tensor, shape (B, 2)
         Of ``mild`` and ``severe``.
+    levels : Tensor, shape (B, 3, 8)
+        Intensity of :data:`LEVELS` in both sources and in the target, bright ones compressed.
     contrasts : Tensor, shape (B, 3), int64
         Index of the contrasts of both sources and of the target in ``CONTRASTS``.
     """
@@ -69,6 +79,7 @@ class Batch:
     mild: torch.Tensor
     severe: torch.Tensor
     severity: torch.Tensor
+    levels: torch.Tensor
     contrasts: torch.Tensor
 
     def to(self, device: str) -> 'Batch':
@@ -90,6 +101,12 @@ class _Look:
         """Noise-free image (H, W), white matter at 1, of fractions (K, H, W)."""
         image = torch.tensordot(self.signals, fractions, dims=1).numpy()
         return image if self.curve is None else np.interp(image, *self.curve).astype(np.float32)
+
+    def levels(self) -> np.ndarray:
+        """Intensity of :data:`LEVELS`, bright ones compressed, shape (8,)."""
+        values = self.signals[_LEVELS].numpy()
+        values = values if self.curve is None else np.interp(values, *self.curve)
+        return (3 * values / (2 + values)).astype(np.float32)
 
 
 class SliceSampler:
@@ -184,6 +201,7 @@ class SliceSampler:
             'mild': (corrupted[0] * style_mask)[None].astype(np.float32),
             'severe': (corrupted[1] * style_mask)[None].astype(np.float32),
             'severity': severity,
+            'levels': np.stack([look.levels() for look in (*looks, target)]),
             'contrasts': np.array([CONTRASTS.index(c) for c in (first, second, wanted)]),
         }
 
@@ -278,7 +296,9 @@ class SliceSampler:
         rng = self.rng
         image = _blur(image, rng.uniform(0, 0.8))
         if rng.random() < 0.25:
-            image = ndimage.gaussian_filter1d(image, rng.uniform(0.5, 2.2), axis=int(rng.integers(2)))
+            image = ndimage.gaussian_filter1d(
+                image, rng.uniform(0.5, 2.2), axis=int(rng.integers(2))
+            )
         field = self._smooth(4).numpy()
         image = image * np.exp(0.3 * look.bias * field) * np.float32(rng.uniform(0.95, 1.05))
         noisy = _rician(image, 1 / look.snr, rng)
