@@ -201,7 +201,13 @@ def _draw(settings: Settings, index: int, path: Path | None) -> Subject:
     generator = _generator(settings, index, 'person')
     share = torch.rand(2, generator=generator, device=generator.device).tolist()
     lesions = settings.lesions * (0.5 + share[1])
-    return draw_subject(head, generator, atrophy=settings.atrophy * share[0], lesion_volume=lesions)
+    try:
+        return draw_subject(
+            head, generator, atrophy=settings.atrophy * share[0], lesion_volume=lesions
+        )
+    except ValueError as error:
+        name = path.name if path else 'the ICBM head'
+        raise OptionError(f'{name}: {error}; ask for less with --atrophy or --lesions') from error
 
 
 def _shrink(head: Anatomy, factor: int) -> Anatomy:

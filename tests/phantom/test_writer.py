@@ -328,6 +328,18 @@ def test_a_folder_without_label_maps(tmp_path, capsys):
     assert 'no .nii' in capsys.readouterr().err
 
 
+def test_a_head_that_cannot_shrink_says_so(tmp_path, capsys):
+    labels = np.zeros((40, 40, 40), np.int16)
+    labels[5:35, 5:35, 5:35] = 2
+    (tmp_path / 'heads').mkdir()
+    nib.save(nib.Nifti1Image(labels, np.diag([3.0, 3, 3, 1])), tmp_path / 'heads' / 'dry.nii.gz')
+    code = run(tmp_path / 'out', tmp_path / 'heads', '--subjects', 1, '--atrophy', 10)
+    assert code == ExitCode.BAD_OPTIONS
+    error = capsys.readouterr().err
+    assert 'dry.nii.gz' in error
+    assert '--atrophy' in error
+
+
 def test_no_out_is_a_usage_error(capsys):
     with pytest.raises(SystemExit) as error:
         main([])
