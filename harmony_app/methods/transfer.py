@@ -1,8 +1,8 @@
 """Transfer: the contrast from the target, the anatomy from the scan itself (DESIGN 4a).
 
 A small network is told the measured styles of source and target and gives a smooth grid of
-affine intensity maps; the scan is its own guide. One grid serves the working grid and the
-scan's own, so that nothing is resampled twice.
+affine intensity maps, on top of the monotone map of the tissue medians; the scan is its own
+guide. One grid serves the working grid and the scan's own, so that nothing is resampled twice.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,12 @@ import numpy as np
 import torch
 
 from harmony_app.errors import ModelError
+from harmony_app.imaging.curves import (
+    IDENTITY,
+    apply_curve,
+    calibration_curve,
+    compose_curves,
+)
 from harmony_app.imaging.grid import WORKING_AFFINE
 from harmony_app.imaging.profile import TissueProfile, measure_profile
 from harmony_app.imaging.volume import Volume
@@ -43,13 +49,16 @@ class BilateralGrid:
         Gain less one, then offset, of every intensity bin.
     last_bin : float
         Compressed intensity of the last bin.
+    base : tuple of (float, float)
+        Knots of the monotone map of the scan that the coefficients act on.
     curve : tuple of (float, float)
         Knots of a monotone map of the result that brings its tissue medians to the target's.
     """
 
     coefficients: torch.Tensor
     last_bin: float
-    curve: tuple[tuple[float, float], ...] = ((0.0, 0.0), (1.0, 1.0))
+    base: tuple[tuple[float, float], ...] = IDENTITY
+    curve: tuple[tuple[float, float], ...] = IDENTITY
 
     @torch.inference_mode()
     def apply(self, volume: Volume, to_working: np.ndarray | None = None) -> Volume:
@@ -79,59 +88,10 @@ class BilateralGrid:
             index = np.stack(np.unravel_index(part, volume.shape), axis=1)
             points = torch.from_numpy(index).float().to(device) @ matrix[:3, :3].T + matrix[:3, 3]
             intensity = torch.from_numpy(flat[part]).to(device)
+            base = torch.from_numpy(apply_curve(flat[part], self.base)).to(device)
             sampled = sample_grid(self.coefficients, points)
-            result[part] = slice_grid(sampled, intensity, self.last_bin).cpu().numpy()
+            result[part] = slice_grid(sampled, intensity, base, self.last_bin).cpu().numpy()
         return volume.with_data(apply_curve(result, self.curve).reshape(volume.shape))
-
-
-def apply_curve(data: np.ndarray, curve: Sequence[tuple[float, float]]) -> np.ndarray:
-    """Map intensities piecewise linearly; beyond the last knot the last slope goes on."""
-    x, y = np.array(curve, np.float64).T
-    slope = (y[-1] - y[-2]) / (x[-1] - x[-2])
-    mapped = np.interp(data, x, y)
-    return np.where(data > x[-1], y[-1] + slope * (data - x[-1]), mapped).astype(np.float32)
-
-
-def calibration_curve(here: TissueProfile, there: TissueProfile) -> tuple[tuple[float, float], ...]:
-    """Monotone map that brings the GM, WM and CSF medians of one scan to those of another.
-
-    Tissues whose order differs in the two, or that lie closer than 0.02, cannot be told
-    apart by intensity and are brought to their common mean.
-
-    Parameters
-    ----------
-    here, there : TissueProfile
-        Measured and wanted style.
-
-    Returns
-    -------
-    tuple of (float, float)
-        Knots of :func:`apply_curve`, from (0, 0) upwards; the slopes lie in 0.1 to 10.
-    """
-    pairs = sorted(zip(here.medians, there.medians, strict=True))
-    groups = [[pair] for pair in pairs]
-    merged = True
-    while merged:
-        merged = False
-        means = [np.mean(group, axis=0) for group in groups]
-        for i in range(len(groups) - 1):
-            (x0, y0), (x1, y1) = means[i], means[i + 1]
-            if x1 - x0 < 0.02 or y1 - y0 < 0.1 * (x1 - x0) or y1 - y0 > 10 * (x1 - x0):
-                groups[i : i + 2] = [groups[i] + groups[i + 1]]
-                merged = True
-                break
-    knots = [(0.0, 0.0)]
-    for x, y in (np.mean(group, axis=0) for group in groups):
-        x0, y0 = knots[-1]
-        if x - x0 < 0.02:
-            continue
-        knots.append((float(x), float(np.clip(y, y0 + 0.1 * (x - x0), y0 + 10 * (x - x0)))))
-    # beyond the brightest tissue the change of its own level goes on, not the last slope,
-    # which the distance of two tissues made
-    x, y = knots[-1]
-    gain = np.clip(y / x, 0.5, 2.0)
-    knots.append((x + 1.0, float(y + gain)))
-    return tuple(knots)
 
 
 class Transfer(Method):
@@ -169,6 +129,7 @@ class Transfer(Method):
                     working=grid.apply(scan.working),
                     native=grid.apply(scan.native, scan.native_to_working),
                     settings={
+                        'TransferBase': [list(knot) for knot in grid.base],
                         'TransferCalibration': [list(knot) for knot in grid.curve],
                         'TransferModel': self.metadata.get('weights_sha256', ''),
                     },
@@ -190,12 +151,13 @@ class Transfer(Method):
         features = features_of_working(scan.working.data, scan.brain, scan.tissues, self.device)
         condition = condition_vector(scan.profile, target, scan.contrast).to(self.device)
         coefficients = self.network(features[None], condition[None])[0]
-        grid = BilateralGrid(coefficients, self.network.config.last_bin)
+        base = calibration_curve(scan.profile, target)
+        grid = BilateralGrid(coefficients, self.network.config.last_bin, base)
         raw = grid.apply(scan.working)
         curve = grid.curve
         for _ in range(CALIBRATIONS):
             reached = measure_profile(apply_curve(raw.data, curve), scan.brain, scan.tissues)
-            curve = _compose(curve, calibration_curve(reached, target))
+            curve = compose_curves(curve, calibration_curve(reached, target))
         return replace(grid, curve=curve)
 
     def save(self, folder: Path) -> None:
@@ -219,17 +181,3 @@ class Transfer(Method):
         network = TransferNetwork(config)
         load_weights(network, tensors, folder)
         return cls(network, metadata, device)
-
-
-def _compose(
-    first: Sequence[tuple[float, float]], second: Sequence[tuple[float, float]]
-) -> tuple[tuple[float, float], ...]:
-    """Knots of the map that applies one curve and then another, both rising from (0, 0)."""
-    x1, y1 = np.array(first, np.float64).T
-    x2 = np.array(second, np.float64).T[0]
-    slope = (y1[-1] - y1[-2]) / (x1[-1] - x1[-2])
-    # places where the second curve bends, seen through the first
-    back = np.where(x2 > y1[-1], x1[-1] + (x2 - y1[-1]) / slope, np.interp(x2, y1, x1))
-    x = np.unique(np.round(np.concatenate([x1, back]), 9))
-    y = apply_curve(apply_curve(x, first), second)
-    return tuple((float(a), float(b)) for a, b in zip(x, y, strict=True))

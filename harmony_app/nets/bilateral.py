@@ -121,7 +121,7 @@ class TransferNetwork(nn.Module):
 
 
 def slice_grid(
-    coefficients: torch.Tensor, intensity: torch.Tensor, last_bin: float
+    coefficients: torch.Tensor, intensity: torch.Tensor, base: torch.Tensor, last_bin: float
 ) -> torch.Tensor:
     """Apply the coefficients of the two nearest bins at each voxel.
 
@@ -130,7 +130,9 @@ def slice_grid(
     coefficients : Tensor, shape (N, 2 * bins)
         Gains less one, then offsets, sampled at each of N voxels.
     intensity : Tensor, shape (N,)
-        White-matter peak at 1.
+        The guide: the scan, white-matter peak at 1.
+    base : Tensor, shape (N,)
+        What the coefficients act on: the scan after the map of its tissue medians.
     last_bin : float
         Compressed intensity of the last bin.
 
@@ -152,7 +154,7 @@ def slice_grid(
     gains, offsets = coefficients[:, :bins], coefficients[:, bins:]
     # what is dark stays dark: the offset fades in over the first bin
     offset = interpolated(offsets) * place.clamp(max=1)
-    return ((1 + interpolated(gains)) * intensity + offset).clamp(min=0)
+    return ((1 + interpolated(gains)) * base + offset).clamp(min=0)
 
 
 def sample_grid(grid: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

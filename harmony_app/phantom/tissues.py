@@ -38,6 +38,9 @@ TISSUES = (
 BRAIN_TISSUES = ('wm', 'gm', 'deep_gm', 'lesion')
 """Tissues of the brain itself."""
 
+OWN_SHARE = 0.4
+"""Part of a person's spread that a tissue has for its own; the rest all tissues share."""
+
 # proton density (of water), T1, T2, T2* in ms
 _AT_1T5 = {
     'wm': (0.70, 656, 75, 66),
@@ -120,6 +123,10 @@ def vary_properties(
 ) -> TissueProperties:
     """Draw one person's properties around the literature's.
 
+    Age, hydration and temperature move all tissues of a person the same way, so most of the
+    spread is common to them; each keeps a part of its own. Were it all their own, the
+    grey-to-white contrast of people at one scanner would differ more than scanners do.
+
     Parameters
     ----------
     spread : float
@@ -130,7 +137,10 @@ def vary_properties(
     """
 
     def varied(values, scale):
-        noise = torch.randn(values.shape, generator=generator, device=values.device)
+        device = values.device
+        own = torch.randn(values.shape, generator=generator, device=device)
+        common = torch.randn((1,), generator=generator, device=device)
+        noise = OWN_SHARE * own + (1 - OWN_SHARE**2) ** 0.5 * common
         return values * torch.exp(scale * noise)
 
     t2 = varied(properties.t2, spread)

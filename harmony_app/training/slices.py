@@ -16,7 +16,6 @@ from scipy import ndimage
 from torch.nn import functional
 
 from harmony_app.methods.base import CONTRASTS
-from harmony_app.phantom.protocol import Protocol
 from harmony_app.phantom.sequences import signal
 from harmony_app.phantom.tissues import BRAIN_TISSUES, TISSUES, tissue_properties, vary_properties
 from harmony_app.training.artifacts2d import KINDS, corrupt
@@ -88,7 +87,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """What a protocol and a scanner make of each tissue: signals, then a monotone map."""
 
     contrast: str
@@ -98,7 +97,7 @@ class _Look:
     bias: float
 
     def render(self, fractions: torch.Tensor) -> np.ndarray:
-        """Noise-free image (H, W), white matter at 1, of fractions (K, H, W)."""
+        """Noise-free image, white matter at 1, of fractions (K, ...)."""
         image = torch.tensordot(self.signals, fractions, dims=1).numpy()
         return image if self.curve is None else np.interp(image, *self.curve).astype(np.float32)
 
@@ -107,6 +106,31 @@ class _Look:
         values = self.signals[_LEVELS].numpy()
         values = values if self.curve is None else np.interp(values, *self.curve)
         return (3 * values / (2 + values)).astype(np.float32)
+
+
+def draw_looks(contrasts: Sequence[str], rng: np.random.Generator) -> list[Look]:
+    """Draw how contrasts look for one person, each on some scanner.
+
+    Parameters
+    ----------
+    contrasts : sequence of str
+        Each may be named more than once.
+    rng : numpy.random.Generator
+        Draws everything.
+    """
+    seed = int(rng.integers(2**62))
+    looks = []
+    for contrast in contrasts:
+        protocol = random_protocol(contrast, rng)
+        person = torch.Generator().manual_seed(seed)
+        properties = vary_properties(tissue_properties(protocol.field), 0.05, person)
+        factors = random_class_factors(len(TISSUES), 0.03, rng)
+        factors[_OUTSIDE] *= random_class_factors(len(_OUTSIDE), 0.2, rng)
+        signals = signal(protocol, properties) * torch.from_numpy(factors)
+        signals = (signals / signals[_WM]).clamp(max=5.0)
+        curve = random_monotone_map(rng.uniform(0, 0.3), rng) if rng.random() < 0.5 else None
+        looks.append(Look(contrast, signals, curve, protocol.snr, protocol.bias))
+    return looks
 
 
 class SliceSampler:
@@ -156,11 +180,9 @@ class SliceSampler:
         if stripped:
             fractions = fractions * torch.from_numpy(brain.astype(np.float32))
 
-        seed = int(rng.integers(2**62))
         first, second = (CONTRASTS[i] for i in rng.choice(4, 2, replace=False))
         wanted = CONTRASTS[int(rng.integers(4))]
-        looks = [self._look(contrast, seed) for contrast in (first, second)]
-        target = self._look(wanted, seed)
+        *looks, target = draw_looks((first, second, wanted), rng)
         if wanted in (first, second) and rng.random() < 0.3:
             target = looks[(first, second).index(wanted)]
 
@@ -277,21 +299,7 @@ class SliceSampler:
                 fractions[_LESION] += moved
         return fractions
 
-    def _look(self, contrast: str, person_seed: int) -> _Look:
-        """Draw how a contrast looks on some scanner for a person."""
-        rng = self.rng
-        protocol: Protocol = random_protocol(contrast, rng)
-        person = torch.Generator().manual_seed(person_seed)
-        properties = vary_properties(tissue_properties(protocol.field), 0.05, person)
-        signals = signal(protocol, properties)
-        factors = random_class_factors(len(TISSUES), 0.03, rng)
-        factors[_OUTSIDE] *= random_class_factors(len(_OUTSIDE), 0.2, rng)
-        signals = signals * torch.from_numpy(factors)
-        signals = (signals / signals[_WM]).clamp(max=5.0)
-        curve = random_monotone_map(rng.uniform(0, 0.3), rng) if rng.random() < 0.5 else None
-        return _Look(contrast, signals, curve, protocol.snr, protocol.bias)
-
-    def _scan(self, look: _Look, image: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    def _scan(self, look: Look, image: np.ndarray, shown: np.ndarray) -> np.ndarray:
         """Blur, residual bias, noise and a white-matter peak that is slightly off."""
         rng = self.rng
         image = _blur(image, rng.uniform(0, 0.8))

@@ -50,7 +50,8 @@ def example_loss(
     """
     grid = network(example.features[None].to(device), example.condition[None].to(device))[0]
     sampled = sample_grid(grid, example.points.to(device))
-    result = slice_grid(sampled, example.source.to(device), network.config.last_bin)
+    source, base = example.source.to(device), example.base.to(device)
+    result = slice_grid(sampled, source, base, network.config.last_bin)
     difference = (result - example.truth.to(device)) / example.scale
     inside = example.inside.to(device)
     weight = torch.where(inside, 3.0, 1.0)
@@ -177,9 +178,7 @@ def _log(out: Path, step: int, seconds: float, loss: float, before: float, after
         if new:
             writer.writerow(['step', 'seconds', 'loss', 'psnr_before_db', 'psnr_after_db'])
         writer.writerow([step, round(seconds), round(loss, 5), round(before, 2), round(after, 2)])
-    logger.info(
-        'step %d %.0f s loss %.4f psnr %.2f -> %.2f dB', step, seconds, loss, before, after
-    )
+    logger.info('step %d %.0f s loss %.4f psnr %.2f -> %.2f dB', step, seconds, loss, before, after)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from harmony_app.imaging.curves import apply_curve, calibration_curve
 from harmony_app.imaging.profile import TissueProfile, measure_profile_coarse
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.transfer_features import condition_vector, volume_features
@@ -65,8 +66,8 @@ class Example:
         Styles of source and target.
     points : Tensor, shape (N, 3)
         Voxel coordinates on the working grid at 1 mm.
-    source, truth : Tensor, shape (N,)
-        Intensities there.
+    source, base, truth : Tensor, shape (N,)
+        Intensities there; ``base`` is the source after the map of its tissue medians.
     scale : float
         Range of the truth in the brain; the loss is divided by it.
     inside : Tensor, shape (N,), bool
@@ -77,6 +78,7 @@ class Example:
     condition: torch.Tensor
     points: torch.Tensor
     source: torch.Tensor
+    base: torch.Tensor
     truth: torch.Tensor
     scale: float
     inside: torch.Tensor
@@ -213,11 +215,14 @@ class TransferDraws:
             chosen.append(_some(outside, POINTS // 4, rng))
         points = torch.cat(chosen)
         x, y, z = points.unbind(dim=1)
+        values = source[x, y, z]
+        base = apply_curve(values.numpy(), calibration_curve(profile, target))
         return Example(
             features=volume_features(source, mask, maps, 2),
             condition=condition_vector(profile, target, contrast),
             points=points * 2 + 0.5,
-            source=source[x, y, z],
+            source=values,
+            base=torch.from_numpy(base),
             truth=truth[x, y, z],
             scale=float(max(1.0, np.percentile(truth[mask].numpy()[::5], 99))),
             inside=mask[x, y, z],

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harmony_app.errors import ModelError
+from harmony_app.imaging.curves import apply_curve, calibration_curve, compose_curves
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
 from harmony_app.imaging.profile import TissueProfile, measure_profile
 from harmony_app.imaging.volume import Volume
@@ -14,9 +15,6 @@ from harmony_app.methods.base import Scan, Style
 from harmony_app.methods.transfer import (
     BilateralGrid,
     Transfer,
-    _compose,
-    apply_curve,
-    calibration_curve,
 )
 from harmony_app.methods.transfer_features import CONDITION, condition_vector
 from harmony_app.nets.bilateral import TransferConfig, TransferNetwork, sample_grid, slice_grid
@@ -85,7 +83,7 @@ def test_slicing_interpolates_between_bins():
     coefficients[0, 31] = 1
     squeezed = 0.9 * 14.5 / 15
     intensity = torch.tensor([squeezed / (1 - squeezed)])
-    result = slice_grid(coefficients, intensity, 0.9)
+    result = slice_grid(coefficients, intensity, intensity, 0.9)
     assert result.item() == pytest.approx(intensity.item() + 0.5, abs=1e-4)
 
 
@@ -164,7 +162,7 @@ def test_composition_of_curves(a, b, c):
     first = calibration_curve(_profile(*a), _profile(*b))
     second = calibration_curve(_profile(*b), _profile(*c))
     x = np.linspace(0, 8, 200)
-    both = apply_curve(x, _compose(first, second))
+    both = apply_curve(x, compose_curves(first, second))
     np.testing.assert_allclose(
         both, apply_curve(apply_curve(x, first), second), rtol=2e-3, atol=2e-3
     )

@@ -81,7 +81,7 @@ def test_untrained_loss_is_the_plain_difference(heads):
     network = TransferNetwork(TransferConfig(condition=CONDITION, width=8))
     loss, _ = example_loss(network, example, 'cpu')
     weight = torch.where(example.inside, 3.0, 1.0)
-    plain = (weight * (example.source - example.truth).abs()).sum() / weight.sum() / example.scale
+    plain = (weight * (example.base - example.truth).abs()).sum() / weight.sum() / example.scale
     assert loss.item() == pytest.approx(plain.item(), rel=1e-4)
 
 
