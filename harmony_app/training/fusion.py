@@ -1,0 +1,216 @@
+"""Train the fusion network of HACA3: three decoded orientations to the truth, on patches.
+
+``python -m harmony_app.training.fusion --heads DIR --checkpoint FILE --out DIR``. The decoder
+is fixed. Blocks of heads are scanned and decoded in three orientations once, and patches of
+them are drawn from memory.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from harmony_app.engine.anatomy import decode_volumes, encode_anatomy, represent
+from harmony_app.engine.compute import Compute
+from harmony_app.methods.base import CONTRASTS
+from harmony_app.methods.model_folder import write_atomically
+from harmony_app.nets.fusion import FusionNet
+from harmony_app.nets.haca3 import Haca3Nets
+from harmony_app.training.haca3_weights import read_averaged
+from harmony_app.training.heads import Head, load_heads
+from harmony_app.training.slices import draw_looks
+
+WEIGHTS = 'fusion.safetensors'
+
+
+@dataclass(frozen=True)
+class Block:
+    """A decoded part of a head.
+
+    Parameters
+    ----------
+    decoded : ndarray, shape (3, X, Y, Z), float32
+        Axial, coronal and sagittal result.
+    truth : ndarray, shape (X, Y, Z), float32
+        Noise-free scan at the target.
+    mask : ndarray, shape (X, Y, Z), bool
+        What the sources show.
+    """
+
+    decoded: np.ndarray
+    truth: np.ndarray
+    mask: np.ndarray
+
+
+def draw_block(
+    nets: Haca3Nets, head: Head, rng: np.random.Generator, compute: Compute, edge: int = 96
+) -> Block:
+    """Scan a cube of a head in two contrasts and decode it to a third or to one of them.
+
+    Parameters
+    ----------
+    nets : Haca3Nets
+        Trained.
+    head : Head
+        Fractions on the working grid.
+    rng : numpy.random.Generator
+        Draws place, protocols and noise.
+    edge : int
+        Of the cube; a multiple of 16.
+    """
+    points = np.argwhere(np.asarray(head.maps[0, ::8, ::8, ::8]) > 127) * 8
+    centre = points[int(rng.integers(len(points)))]
+    corner = [
+        int(np.clip(c - edge // 2, 0, max(0, n - edge)))
+        for c, n in zip(centre, head.fractions.shape[1:], strict=True)
+    ]
+    cube = tuple(slice(c, c + edge) for c in corner)
+    fractions = torch.from_numpy(head.fractions[(slice(None), *cube)].astype(np.float32) / 255)
+    mask = ndimage.binary_fill_holes(fractions.sum(0).numpy() > 0.3)
+
+    looks = draw_looks([CONTRASTS[i] for i in rng.permutation(4)[:3]], rng)
+    wanted = looks[int(rng.integers(3))]
+    anatomies, rows = [], []
+    for look in looks[:2]:
+        scan = look.render(fractions)
+        scan = ndimage.gaussian_filter(scan, rng.uniform(0.3, 0.7))
+        noise = rng.standard_normal((2, *scan.shape), np.float32) / np.float32(look.snr)
+        scan = (np.hypot(scan + noise[0], noise[1]) * mask).astype(np.float32)
+        anatomies.append(encode_anatomy(nets, scan, mask, compute))
+        found = represent(nets, scan, mask, compute, slices=3)
+        rows.append([*found.theta, *found.eta])
+    truth = wanted.render(fractions) * mask
+    style = represent(nets, truth, mask, compute, slices=3)
+    with compute.running():
+        weights = nets.attention(
+            torch.tensor([[*style.theta, *style.eta]], device=compute.device),
+            torch.tensor([rows], device=compute.device),
+            torch.ones((1, 2), dtype=torch.bool, device=compute.device),
+        )[0].tolist()
+    decoded, _ = decode_volumes(nets, anatomies, [mask, mask], weights, style.theta, compute)
+    return Block(decoded, ndimage.gaussian_filter(truth, 0.3) * mask, mask)
+
+
+def fusion_error(fusion: FusionNet | None, block: Block, compute: Compute) -> float:
+    """Mean absolute error of a fused block inside its mask; of the median without a network."""
+    volumes = compute.tensor(block.decoded)[None]
+    mask = compute.tensor(block.mask)[None, None]
+    with compute.running():
+        fused = volumes.median(1, keepdim=True).values if fusion is None else fusion(volumes, mask)
+        error = ((fused - compute.tensor(block.truth)) * mask).abs().sum() / mask.sum()
+    return float(error)
+
+
+def train_fusion(
+    fusion: FusionNet,
+    blocks: Sequence[Block],
+    rng: np.random.Generator,
+    minutes: float,
+    *,
+    compute: Compute | None = None,
+    steps: int = 0,
+    patch: int = 32,
+    batch: int = 4,
+    rate: float = 2e-3,
+) -> int:
+    """Train on patches of decoded blocks.
+
+    Parameters
+    ----------
+    fusion : FusionNet
+        Trained in place; evaluation mode at the end.
+    blocks : sequence of Block
+    rng : numpy.random.Generator
+        Draws the patches.
+    minutes, steps : float and int
+        Budget; steps count where they are not 0.
+
+    Returns
+    -------
+    int
+        Steps taken.
+    """
+    compute = compute or Compute()
+    fusion.to(compute.device).train()
+    optimizer = torch.optim.AdamW(fusion.parameters(), lr=rate, weight_decay=1e-4)
+    start, step = time.monotonic(), 0
+    while True:
+        done = step / steps if steps else (time.monotonic() - start) / (60 * minutes)
+        if done >= 1:
+            break
+        for group in optimizer.param_groups:
+            group['lr'] = rate * (1 - done) + 1e-5
+        volumes, truth, mask = _patches(blocks, rng, patch, batch)
+        volumes, truth, mask = (compute.tensor(a) for a in (volumes, truth, mask))
+        # above white matter the error is relative, as in the training of the decoder
+        weight = mask / truth.clamp_min(1)
+        loss = ((fusion(volumes, mask) - truth).abs() * weight).sum() / weight.sum().clamp_min(1)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(fusion.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+    fusion.eval()
+    return step
+
+
+def _patches(blocks, rng, patch, batch):
+    """Patches (B, 3, P, P, P), (B, 1, P, P, P) twice, of random blocks around foreground."""
+    parts = []
+    while len(parts) < batch:
+        block = blocks[int(rng.integers(len(blocks)))]
+        corner = [int(rng.integers(0, max(1, n - patch + 1))) for n in block.mask.shape]
+        cube = tuple(slice(c, c + patch) for c in corner)
+        if block.mask[cube].any():
+            parts.append(
+                (
+                    block.decoded[(slice(None), *cube)],
+                    block.truth[cube][None],
+                    block.mask[cube][None],
+                )
+            )
+    return (np.stack(part).astype(np.float32) for part in zip(*parts, strict=True))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line of the fusion training."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--heads', type=Path, required=True, help='folder of cached heads')
+    parser.add_argument('--checkpoint', type=Path, required=True, help='of the HACA3 training')
+    parser.add_argument('--out', type=Path, required=True, help='folder of the weights')
+    parser.add_argument('--minutes', type=float, default=10.0, help='budget of the training')
+    parser.add_argument('--blocks', type=int, default=12, help='cubes that are decoded for it')
+    parser.add_argument('--seed', type=int, default=1)
+    parser.add_argument('--device', default='cpu')
+    options = parser.parse_args(arguments)
+    from safetensors.torch import save
+
+    compute = Compute(options.device)
+    nets, _ = read_averaged(options.checkpoint)
+    nets = nets.to(options.device).eval()
+    rng = np.random.default_rng(options.seed)
+    heads = load_heads(options.heads)
+    blocks = [
+        draw_block(nets, heads[int(rng.integers(len(heads)))], rng, compute)
+        for _ in range(options.blocks)
+    ]
+    held_out, blocks = blocks[: options.blocks // 6 + 1], blocks[options.blocks // 6 + 1 :]
+    torch.manual_seed(options.seed)
+    fusion = FusionNet(nets.config.fusion_width).to(options.device)
+    before = float(np.mean([fusion_error(None, block, compute) for block in held_out]))
+    steps = train_fusion(fusion, blocks, rng, options.minutes, compute=compute)
+    after = float(np.mean([fusion_error(fusion, block, compute) for block in held_out]))
+    options.out.mkdir(parents=True, exist_ok=True)
+    tensors = {key: tensor.cpu().contiguous() for key, tensor in fusion.state_dict().items()}
+    facts = {'steps': str(steps), 'l1_median': f'{before:.5f}', 'l1_network': f'{after:.5f}'}
+    write_atomically(options.out / WEIGHTS, save(tensors, metadata=facts))
+    print(f'{steps} steps; L1 of the median {before:.4f}, of the network {after:.4f}', flush=True)  # noqa: T201
+
+
+if __name__ == '__main__':
+    main()

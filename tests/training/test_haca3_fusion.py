@@ -1,0 +1,124 @@
+"""The fusion network, and the way from checkpoints to a model folder."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from harmony_app.engine.compute import Compute
+from harmony_app.errors import InputError
+from harmony_app.methods.haca3 import Haca3
+from harmony_app.nets.fusion import FusionNet
+from harmony_app.training import fusion, haca3_weights
+from harmony_app.training.fusion import Block, draw_block, fusion_error, train_fusion
+from harmony_app.training.haca3 import CHECKPOINT, Haca3Training, Settings
+from harmony_app.training.slices import SliceSampler
+
+
+@pytest.fixture(scope='module')
+def checkpoint(head, tmp_path_factory):
+    """Two steps of a training at the compact widths."""
+    sampler = SliceSampler([head], np.random.default_rng(0), 32)
+    training = Haca3Training(Settings(batch=1, size=32, steps=2, average=0.5), sampler)
+    training.train_step()
+    training.train_step()
+    path = tmp_path_factory.mktemp('run') / CHECKPOINT
+    training.save(path)
+    return path, training
+
+
+def striped_block(seed):
+    """A truth, and three results that each err along stripes of their own axis."""
+    rng = np.random.default_rng(seed)
+    shape = (32, 32, 32)
+    truth = 0.5 + 0.5 * (sum(np.indices(shape) - 15.5) > 0).astype(np.float32)
+    decoded = np.stack([truth] * 3)
+    for axis in range(3):
+        lines = [1, 1, 1]
+        lines[axis] = 32
+        decoded[axis] += 0.2 * rng.standard_normal(lines).astype(np.float32)
+    return Block(decoded.astype(np.float32), truth, np.ones(shape, bool))
+
+
+def test_training_beats_the_median_on_blocks_it_has_not_seen():
+    torch.manual_seed(0)
+    net = FusionNet(4)
+    before = fusion_error(net, striped_block(7), Compute())
+    assert before == pytest.approx(fusion_error(None, striped_block(7), Compute()))
+    blocks = [striped_block(i) for i in range(4)]
+    steps = train_fusion(
+        net, blocks, np.random.default_rng(0), 0, steps=60, patch=16, batch=4, rate=5e-3
+    )
+    assert steps == 60
+    assert fusion_error(net, striped_block(7), Compute()) < 0.9 * before
+
+
+def test_blocks_are_decoded_in_three_orientations(head, checkpoint):
+    nets = checkpoint[1].nets.eval()
+    block = draw_block(nets, head, np.random.default_rng(1), Compute(), edge=32)
+    assert block.decoded.shape == (3, 32, 32, 32)
+    assert not block.decoded[:, ~block.mask].any()
+    assert np.abs(block.decoded[0] - block.decoded[1]).max() > 0
+    assert block.truth[block.mask].max() > 0.3
+    again = draw_block(nets, head, np.random.default_rng(1), Compute(), edge=32)
+    np.testing.assert_array_equal(again.decoded, block.decoded)
+
+
+def test_packing_keeps_the_averaged_weights_and_tells_the_training(checkpoint, tmp_path):
+    path, training = checkpoint
+    torch.manual_seed(0)
+    net = FusionNet(8)
+    from safetensors.torch import save_file
+
+    save_file(
+        net.state_dict(),
+        tmp_path / 'f.safetensors',
+        metadata={'l1_median': '0.2', 'l1_network': '0.1'},
+    )
+    card = tmp_path / 'card.json'
+    card.write_text(json.dumps({'licence': 'Apache-2.0', 'training': {'heads': ['shells']}}))
+    haca3_weights.main(
+        [
+            str(path),
+            str(tmp_path / 'model'),
+            '--fusion',
+            str(tmp_path / 'f.safetensors'),
+            '--card',
+            str(card),
+        ]
+    )
+    model = Haca3.load(tmp_path / 'model')
+    for key, tensor in training.averaged.state_dict().items():
+        assert torch.equal(model.nets.state_dict()[key], tensor.half().float()), key
+    assert model.fusion is not None
+    told = model.metadata['training']
+    assert told['heads'] == ['shells']
+    assert told['steps'] == 2
+    assert told['fusion'] == {'l1_median': 0.2, 'l1_network': 0.1}
+    haca3_weights.main([str(path), str(tmp_path / 'bare')])
+    assert Haca3.load(tmp_path / 'bare').fusion is None
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    (tmp_path / 'x').write_bytes(b'none')
+    with pytest.raises(InputError, match='cannot be read'):
+        haca3_weights.read_averaged(tmp_path / 'x')
+    from safetensors.torch import save_file
+
+    save_file({'a': torch.zeros(1)}, tmp_path / 'y')
+    with pytest.raises(InputError, match='no checkpoint of HACA3'):
+        haca3_weights.read_averaged(tmp_path / 'y')
+
+
+def test_command_line_trains_and_writes(head, checkpoint, tmp_path, monkeypatch):
+    np.save(tmp_path / 'shells_fractions.npy', head.fractions)
+    np.save(tmp_path / 'shells_maps.npy', head.maps)
+    draw = fusion.draw_block
+    monkeypatch.setattr(fusion, 'draw_block', lambda *a: draw(*a, edge=32))
+    fusion.main(
+        ['--heads', str(tmp_path), '--checkpoint', str(checkpoint[0]), '--out', str(tmp_path / 'out'),
+         '--minutes', '0.01', '--blocks', '2']
+    )  # fmt: skip
+    _, facts = haca3_weights.read_fusion(tmp_path / 'out' / fusion.WEIGHTS, 8)
+    assert set(facts) == {'steps', 'l1_median', 'l1_network'}
