@@ -24,8 +24,10 @@ from harmony_app.workflows.checks import (
     check_folders,
     check_method,
     method_options,
+    read_plugin,
 )
 from harmony_app.workflows.names import session_name
+from harmony_app.workflows.plans import MethodSettings, SessionPlan
 from harmony_app.workflows.precomputed import find_precomputed
 from harmony_app.workflows.targets import Targets, resolve_targets
 
@@ -59,7 +61,7 @@ class Plan:
     model: Path | None
     model_hash: str
     device: str
-    sessions: tuple
+    sessions: tuple[SessionPlan, ...]
     finished: tuple[str, ...]
 
 
@@ -95,6 +97,8 @@ def run_participants(config: RunConfig) -> ExitCode:
     started = time.monotonic()
     description = check_dataset(config.bids_dir, config.skip_bids_validation)
     check_folders(config)
+    if config.plugin_file:
+        read_plugin(config.plugin_file)
     prepare_environment(config)
     plan = make_plan(config)
     _say('\n'.join(describe_plan(plan, config)))
@@ -126,8 +130,6 @@ def make_plan(config: RunConfig) -> Plan:
     HarmonyError
         Where the settings do not fit the dataset, the machine or the model.
     """
-    from harmony_app.workflows.harmony import SessionPlan
-
     device = check_device(config.device)
     model, model_hash, _ = check_method(config)
     filters = read_filter_file(config.bids_filter_file) if config.bids_filter_file else {}
@@ -262,7 +264,7 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
     from nipype import config as nipype_config
     from nipype import logging as nipype_logging
 
-    from harmony_app.workflows.harmony import MethodSettings, init_harmony_wf
+    from harmony_app.workflows.harmony import init_harmony_wf
     from harmony_app.workflows.plugin import LOGGERS, make_plugin
 
     method = MethodSettings(
@@ -292,7 +294,7 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         run=run_name,
         settings=settings,
         impute=config.impute,
-        decoder=config.detail == 'decoder',
+        sloppy=config.sloppy,
     )
     base = work_folder(config)
     if config.clean_workdir:

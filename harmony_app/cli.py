@@ -291,7 +291,7 @@ def _add_other(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--sloppy',
         action='store_true',
-        help='low quality, fast: for tests only',
+        help='skip the bias field correction; for tests only',
     )
     group.add_argument(
         *_flags('dry-run'), action='store_true', help='print what would be done, and stop'

@@ -49,7 +49,10 @@ DESCRIPTIONS = {
     'decoder': 'Plain image of the network, without the detail of the scan',
     'imputed': 'Contrast that was not acquired, made by the network',
     'preproc': 'Scan without bias field, white-matter peak at 1, not harmonized',
-    'brain': 'Brain mask from the registered template',
+    'brain': 'Brain mask, on the template grid or on that of a T1w scan',
+    'brainT2w': 'Brain mask on the grid of a T2w scan',
+    'brainPDw': 'Brain mask on the grid of a PDw scan',
+    'brainFLAIR': 'Brain mask on the grid of a FLAIR scan',
     'style': 'Contrast, artifact and attention representation of each scan',
 }
 """What each ``desc-`` of the results says."""

@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from harmony_app.config import RunConfig
@@ -167,6 +168,27 @@ def method_options(config: RunConfig) -> dict:
         for name in ('detail', 'fusion')
         if getattr(config, name) is not None
     }
+
+
+def read_plugin(path: Path) -> tuple[str, dict]:
+    """Nipype plugin and its arguments from a YAML file.
+
+    Raises
+    ------
+    OptionError
+        Where the file cannot be read or names no plugin.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise OptionError(f'--use-plugin {path}: {error.strerror}') from error
+    except yaml.YAMLError as error:
+        raise OptionError(f'--use-plugin {path} is not YAML: {error}') from error
+    if not isinstance(content, Mapping) or not isinstance(content.get('plugin'), str):
+        raise OptionError(f'--use-plugin {path} names no plugin (plugin: SLURM, plugin_args: ...)')
+    return content['plugin'], dict(content.get('plugin_args') or {})
 
 
 def _probe(folder: Path, what: str) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from nipype.interfaces import utility as niu
@@ -19,82 +18,10 @@ from harmony_app.workflows.interfaces import (
     WriteSession,
 )
 from harmony_app.workflows.names import node_name, scan_node_names, session_name
+from harmony_app.workflows.plans import MethodSettings, SessionPlan
 
 PREPARE_GB, ALIGN_GB, FINISH_GB, HARMONIZE_GB, WRITE_GB = 1.5, 1.5, 1.0, 3.0, 1.5
 """Memory of the nodes for a session of 1 mm scans, with the libraries they load."""
-
-
-@dataclass(frozen=True)
-class MethodSettings:
-    """Which method, and how it runs.
-
-    Parameters
-    ----------
-    name : str
-        Name in the registry.
-    model : Path or None
-        Model folder; None for methods without a model.
-    model_hash : str
-        sha256 of the weights.
-    options : dict
-        Settings of the method.
-    device : str
-        ``cpu``, ``cuda`` or ``cuda:N``.
-    threads : int
-        Threads of torch.
-    seed : int
-        Random seed.
-    """
-
-    name: str
-    model: Path | None = None
-    model_hash: str = ''
-    options: Mapping = field(default_factory=dict)
-    device: str = 'cpu'
-    threads: int = 1
-    seed: int = 0
-
-    @property
-    def uses_gpu(self) -> bool:
-        """Whether its nodes take an accelerator."""
-        return self.model is not None and self.device.startswith('cuda')
-
-    def interface_inputs(self) -> dict:
-        """Inputs of the interfaces that make a method."""
-        inputs = {
-            'method': self.name,
-            'options': dict(self.options),
-            'device': self.device if self.model else 'cpu',
-            'use_gpu': self.uses_gpu,
-            'num_threads': self.threads,
-            'seed': self.seed,
-            'model_hash': self.model_hash,
-        }
-        return inputs | ({'model': str(self.model)} if self.model else {})
-
-
-@dataclass(frozen=True)
-class SessionPlan:
-    """One session to harmonize.
-
-    Parameters
-    ----------
-    scans : tuple of ScanInput
-        Its scans.
-    digest : str
-        Hash of settings and inputs.
-    given : dict of str to dict
-        By scan: ``mask_file`` and ``transform_file`` made by others.
-    """
-
-    scans: tuple[ScanInput, ...]
-    digest: str = ''
-    given: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Name of the session."""
-        return session_name(self.scans[0].subject, self.scans[0].session)
 
 
 def init_harmony_wf(
@@ -109,7 +36,7 @@ def init_harmony_wf(
     run: str,
     settings: Mapping,
     impute: Sequence[str] = (),
-    decoder: bool = False,
+    sloppy: bool = False,
     name: str = 'harmony_wf',
 ) -> pe.Workflow:
     """Build the workflow of a run: every session, and the target where it is measured.
@@ -134,18 +61,20 @@ def init_harmony_wf(
         Goes into every sidecar.
     impute : sequence of str
         Contrasts to make where they were not acquired.
-    decoder : bool
-        Whether the plain decoder image is written.
+    sloppy : bool
+        Leave bias fields where they are, for tests.
     name : str
         Name of the workflow.
     """
     workflow = pe.Workflow(name=name)
     # Preparation stands apart from the session: another target finds it in the cache.
-    prepare = {plan.name: _init_named_prepare_wf(plan, method.seed) for plan in sessions}
+    prepare = {plan.name: _init_named_prepare_wf(plan, method.seed, sloppy) for plan in sessions}
     workflow.add_nodes(list(prepare.values()))
     encode = None
     if target_scans:
-        encode = _connect_target(workflow, prepare, sessions, method, target_scans, target_names)
+        encode = _connect_target(
+            workflow, prepare, sessions, method, target_scans, target_names, sloppy
+        )
     for plan in sessions:
         session_wf = init_session_wf(
             plan=plan,
@@ -156,7 +85,6 @@ def init_harmony_wf(
             run=run,
             settings=settings,
             impute=impute,
-            decoder=decoder,
             prepared_outside=True,
             name=node_name(f'{plan.name}_wf'),
         )
@@ -180,7 +108,7 @@ def init_session_wf(
     run: str,
     settings: Mapping,
     impute: Sequence[str] = (),
-    decoder: bool = False,
+    sloppy: bool = False,
     prepared_outside: bool = False,
     name: str = 'session_wf',
 ) -> pe.Workflow:
@@ -192,7 +120,7 @@ def init_session_wf(
         The session.
     prepared_outside : bool
         Whether the records of the prepared session come in by the ``inputnode``.
-    method, styles, bids_dir, output_dir, run, settings, impute, decoder, name
+    method, styles, bids_dir, output_dir, run, settings, impute, sloppy, name
         As for :func:`init_harmony_wf`.
 
     Inputs
@@ -212,9 +140,7 @@ def init_session_wf(
     outputnode = pe.Node(niu.IdentityInterface(['out_file']), name='outputnode')
     known = json.dumps({c: s.to_dict() for c, s in styles.items()}, sort_keys=True)
     harmonize = pe.Node(
-        HarmonizeSession(
-            styles=known, impute=list(impute), decoder=decoder, **method.interface_inputs()
-        ),
+        HarmonizeSession(styles=known, impute=list(impute), **method.interface_inputs()),
         name='harmonize',
         mem_gb=HARMONIZE_GB,
         # Nipype takes as many slots of the accelerator as the node has processors.
@@ -238,7 +164,11 @@ def init_session_wf(
         source, prefix = inputnode, ''
     else:
         source = init_prepare_wf(
-            scans=plan.scans, given=plan.given, seed=method.seed, name='prepare_wf'
+            scans=plan.scans,
+            given=plan.given,
+            seed=method.seed,
+            sloppy=sloppy,
+            name='prepare_wf',
         )
         prefix = 'outputnode.'
     workflow.connect(
@@ -260,6 +190,7 @@ def init_prepare_wf(
     scans: Sequence[ScanInput],
     given: Mapping[str, Mapping[str, Path]],
     seed: int,
+    sloppy: bool = False,
     name: str = 'prepare_wf',
 ) -> pe.Workflow:
     """Build the preparation of one session: bias field, alignment, working grid, profile.
@@ -272,6 +203,8 @@ def init_prepare_wf(
         By scan: ``mask_file`` and ``transform_file`` made by others.
     seed : int
         Seed of the samplers.
+    sloppy : bool
+        Leave bias fields where they are, for tests.
     name : str
         Name of the workflow.
 
@@ -304,6 +237,7 @@ def init_prepare_wf(
             inputs['volume'] = scan.volume
         if scan.site:
             inputs['site'] = scan.site
+        inputs['sloppy'] = sloppy
         inputs |= {key: str(path) for key, path in given.get(scan.name, {}).items()}
         prepare = pe.Node(PrepareScan(**inputs), name=f'prepare_{label}', mem_gb=PREPARE_GB)
         finish = pe.Node(FinishScan(), name=f'finish_{label}', mem_gb=FINISH_GB)
@@ -325,6 +259,7 @@ def _connect_target(
     method: MethodSettings,
     target_scans: Mapping[str, Sequence[ScanInput]],
     target_names: Mapping[str, str],
+    sloppy: bool,
 ) -> pe.Node:
     """Prepare the sessions of the target (once, also where they are harmonized) and encode it."""
     planned = {plan.name: plan for plan in sessions}
@@ -354,7 +289,7 @@ def _connect_target(
         else:
             # Not harmonized in this run, or its filters leave a target scan out.
             plan = SessionPlan(tuple(scans))
-            inner = _init_named_prepare_wf(plan, method.seed, 'target_')
+            inner = _init_named_prepare_wf(plan, method.seed, sloppy, 'target_')
         count = len(plan.scans)
         repeat = pe.Node(
             niu.Function(function=_repeat, input_names=['item', 'count'], output_names=['out']),
@@ -374,9 +309,11 @@ def _connect_target(
     return encode
 
 
-def _init_named_prepare_wf(plan: SessionPlan, seed: int, prefix: str = '') -> pe.Workflow:
+def _init_named_prepare_wf(
+    plan: SessionPlan, seed: int, sloppy: bool, prefix: str = ''
+) -> pe.Workflow:
     name = node_name(f'{prefix}{plan.name}_prepare_wf')
-    return init_prepare_wf(scans=plan.scans, given=plan.given, seed=seed, name=name)
+    return init_prepare_wf(scans=plan.scans, given=plan.given, seed=seed, sloppy=sloppy, name=name)
 
 
 def _repeat(item, count):

@@ -26,6 +26,7 @@ class _PrepareInputSpec(BaseInterfaceInputSpec):
     site = traits.Str(desc='scanner and protocol')
     mask_file = File(exists=True, desc='brain mask on the grid of the scan')
     transform_file = File(exists=True, desc='affine transform to the template, ITK text')
+    sloppy = traits.Bool(False, usedefault=True, desc='leave the bias field where it is')
 
 
 class PrepareScan(SimpleInterface):
@@ -47,6 +48,7 @@ class PrepareScan(SimpleInterface):
             given.site if isdefined(given.site) else None,
             Path(given.mask_file) if isdefined(given.mask_file) else None,
             Path(given.transform_file) if isdefined(given.transform_file) else None,
+            given.sloppy,
         )
         self._results['out_file'] = str(out)
         return runtime
@@ -133,8 +135,8 @@ class EncodeTarget(SimpleInterface):
     def _run_interface(self, runtime):
         from harmony_app.bids.atomic import write_json
         from harmony_app.errors import InputError
+        from harmony_app.workflows.harmonizing import encode_style, load_scans
         from harmony_app.workflows.records import Record
-        from harmony_app.workflows.steps import encode_style, load_scans
 
         given = self.inputs
         scans = load_scans(
@@ -167,7 +169,6 @@ class _HarmonizeInputSpec(_MethodInputSpec):
     styles = traits.Str('{}', usedefault=True, desc='JSON: a style for each contrast')
     styles_file = File(exists=True, desc='JSON file with further styles')
     impute = traits.List(traits.Str(), desc='contrasts to make')
-    decoder = traits.Bool(False, usedefault=True, desc='keep the plain decoder image')
 
 
 class HarmonizeSession(SimpleInterface):
@@ -177,7 +178,7 @@ class HarmonizeSession(SimpleInterface):
     output_spec = _RecordOutputSpec
 
     def _run_interface(self, runtime):
-        from harmony_app.workflows.steps import harmonize_session, load_scans
+        from harmony_app.workflows.harmonizing import harmonize_session, load_scans
 
         given = self.inputs
         prepared = [Path(p) for p in given.prepared]
@@ -190,7 +191,6 @@ class HarmonizeSession(SimpleInterface):
             scans,
             _read_styles(given),
             given.impute if isdefined(given.impute) else (),
-            given.decoder,
         )
         self._results['out_file'] = str(out)
         return runtime

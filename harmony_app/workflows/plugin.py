@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing
-from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from nipype.pipeline.plugins import LinearPlugin, MultiProcPlugin
 from nipype.pipeline.plugins.multiproc import process_initializer
 
-from harmony_app.errors import OptionError
+from harmony_app.workflows.checks import read_plugin
 
 logger = logging.getLogger('harmony_app')
 
@@ -103,7 +102,7 @@ def make_plugin(
         Where the YAML cannot be read or names no plugin.
     """
     if plugin_file is not None:
-        return _read_plugin(plugin_file)
+        return read_plugin(plugin_file)
     args: dict = {'n_procs': nprocs, 'raise_insufficient': False}
     args['worker_level'] = 'INFO' if verbose else 'CRITICAL'
     if memory_gb is not None:
@@ -116,17 +115,3 @@ def make_plugin(
     # A forked child inherits locks of ITK and torch, and cannot use CUDA at all.
     args['mp_context'] = 'spawn'
     return PatientMultiProc(plugin_args=args), args
-
-
-def _read_plugin(path: Path) -> tuple[str, dict]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise OptionError(f'--use-plugin {path}: {error.strerror}') from error
-    except yaml.YAMLError as error:
-        raise OptionError(f'--use-plugin {path} is not YAML: {error}') from error
-    if not isinstance(content, Mapping) or not isinstance(content.get('plugin'), str):
-        raise OptionError(f'--use-plugin {path} names no plugin (plugin: SLURM, plugin_args: ...)')
-    return content['plugin'], dict(content.get('plugin_args') or {})

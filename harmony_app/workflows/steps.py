@@ -5,8 +5,7 @@ one bad scan costs that scan, and the rest of its session goes its way.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,10 @@ from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
 from harmony_app.imaging.intensity import white_matter_peak
 from harmony_app.imaging.io import NativeScan, is_thick, read_scan
 from harmony_app.imaging.masks import is_skull_stripped
-from harmony_app.imaging.profile import TissueProfile, measure_profile
+from harmony_app.imaging.profile import measure_profile
 from harmony_app.imaging.resample import resample
 from harmony_app.imaging.volume import Volume
-from harmony_app.methods.base import CONTRASTS, Harmonized, Method, Scan, Style
+from harmony_app.methods.base import CONTRASTS
 from harmony_app.workflows.records import Record, write_record
 
 logger = logging.getLogger('harmony_app')
@@ -77,6 +76,7 @@ def prepare_scan(
     site: str | None = None,
     mask_file: Path | None = None,
     transform_file: Path | None = None,
+    sloppy: bool = False,
 ) -> Path:
     """Read a scan, check it, take its bias field off.
 
@@ -92,6 +92,8 @@ def prepare_scan(
         Brain mask on the scan's grid, made by others.
     transform_file : Path, optional
         Transform to the template (ITK text), made by others.
+    sloppy : bool
+        Leave the bias field where it is, for tests.
     """
     facts = {'name': name, 'contrast': contrast, 'path': str(path), 'volume': volume, 'site': site}
     try:
@@ -103,8 +105,10 @@ def prepare_scan(
             if mask.shape != scan.volume.shape:
                 raise ScanError(f'{mask_file}: is not on the grid of {path}; remove it')
             mask = mask.data > 0.5
-        corrected, field = correct_bias(scan.volume)
-        if field is None:
+        corrected, field = (scan.volume, None) if sloppy else correct_bias(scan.volume)
+        if sloppy:
+            notes.append('sloppy: the bias field was not corrected')
+        elif field is None:
             notes.append('no bias field could be estimated')
         thick = is_thick(scan.geometry.zooms)
         if thick:
@@ -232,114 +236,6 @@ def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
     return write_record(out, facts, {'working': data})
 
 
-def load_scans(
-    prepared: Sequence[Path], finished: Sequence[Path], aligned: Sequence[Path]
-) -> list[Scan]:
-    """Scans for a method; those that failed are left out.
-
-    Parameters
-    ----------
-    prepared, finished, aligned : sequence of Path
-        Records of each scan, and of the session that each scan belongs to.
-    """
-    scans = []
-    maps: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
-    for first, second, session in zip(prepared, finished, aligned, strict=True):
-        ready = Record(second)
-        if ready.failure:
-            continue
-        record = Record(first)
-        session = Path(session)
-        if session not in maps:
-            shared = Record(session)
-            maps[session] = shared.array('brain'), shared.array('tissues')
-        native = volume_of(record)
-        scale = np.float32(1 / ready.facts['wm_peak'])
-        scans.append(
-            Scan(
-                name=record.facts['name'],
-                contrast=record.facts['contrast'],
-                working=Volume(ready.array('working'), WORKING_AFFINE),
-                native=native.with_data(np.maximum(native.data * scale, 0)),
-                native_to_working=np.array(ready.facts['to_working']),
-                brain=maps[session][0],
-                tissues=maps[session][1],
-                profile=TissueProfile.from_dict(ready.facts['profile']),
-                site=record.facts['site'],
-            )
-        )
-    return scans
-
-
-def encode_style(
-    method: Method, scans: Sequence[Scan], name: str, peaks: Mapping[str, float]
-) -> Style:
-    """Style of target scans of one contrast, in their own unit.
-
-    Parameters
-    ----------
-    method : Method
-        The method that will use it.
-    scans : sequence of Scan
-        Target scans.
-    name : str
-        Name of the target, as given.
-    peaks : mapping of str to float
-        White-matter peak of each scan, by its name; the median is the style's.
-    """
-    style = method.encode_target(scans, name)
-    return replace(style, wm_peak=float(np.median([peaks[scan.name] for scan in scans])))
-
-
-def harmonize_session(
-    out: Path,
-    method: Method,
-    scans: Sequence[Scan],
-    styles: Mapping[str, Style],
-    impute: Sequence[str] = (),
-    decoder: bool = False,
-) -> Path:
-    """Harmonize the scans of a session to the styles of their contrasts.
-
-    Parameters
-    ----------
-    out : Path
-        Record to write: for result ``i`` the arrays ``i/working``, ``i/native`` and
-        ``i/decoder``; facts ``results`` and ``failures`` (by contrast).
-    method : Method
-        Ready to use.
-    scans : sequence of Scan
-        Scans of one session.
-    styles : mapping of str to Style
-        Targets by contrast.
-    impute : sequence of str
-        Contrasts to make where they were not acquired.
-    decoder : bool
-        Whether the plain decoder image is kept, where there is one.
-    """
-    facts: dict = {'results': [], 'failures': {}}
-    acquired = {scan.contrast for scan in scans}
-    wanted = [c for c in CONTRASTS if c in styles and (c in acquired or c in impute)]
-
-    def arrays():
-        for contrast in wanted if scans else ():
-            try:
-                results = method.harmonize(scans, styles[contrast])
-            except HarmonyError as error:
-                facts['failures'][contrast] = failure_of(error)
-                continue
-            for result in results:
-                index = len(facts['results'])
-                facts['results'].append(_describe(result, decoder))
-                yield f'{index}/working', result.working.data.astype(np.float32, copy=False)
-                if result.native is not None:
-                    yield f'{index}/native', result.native.data.astype(np.float32, copy=False)
-                if decoder and result.decoder is not None:
-                    yield f'{index}/decoder', result.decoder.data.astype(np.float32, copy=False)
-
-    return write_record(out, facts, arrays())
-
-
 def volume_of(record: Record) -> Volume:
     """Scan of a record of :func:`prepare_scan`, on its own grid."""
     return Volume(record.array('data'), np.array(record.facts['affine']))
@@ -348,19 +244,6 @@ def volume_of(record: Record) -> Volume:
 def failure_of(error: HarmonyError) -> dict:
     """An error as plain data."""
     return {'message': ' '.join(str(error).split()), 'exit_code': int(error.exit_code)}
-
-
-def _describe(result: Harmonized, decoder: bool) -> dict:
-    return {
-        'source': result.source,
-        'contrast': result.contrast,
-        'native': result.native is not None,
-        'decoder': decoder and result.decoder is not None,
-        'theta': {key: list(map(float, values)) for key, values in result.theta.items()},
-        'eta': {key: list(map(float, values)) for key, values in result.eta.items()},
-        'attention': {key: float(value) for key, value in result.attention.items()},
-        'settings': result.settings,
-    }
 
 
 def _reference_rank(record: Record) -> tuple:

@@ -104,9 +104,14 @@ def test_the_input_is_linked_by_a_uri_relative_where_results_lie_inside_it(tmp_p
 
 def test_a_file_that_fails_halfway_leaves_the_old_one(tmp_path):
     path = write_json(tmp_path / 'a.json', {'old': 1})
-    with pytest.raises(RuntimeError), atomic_path(path) as temporary:
-        temporary.write_text('half')
-        raise RuntimeError
+
+    def write_half():
+        with atomic_path(path) as temporary:
+            temporary.write_text('half')
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert json.loads(path.read_text()) == {'old': 1}
     assert list(tmp_path.iterdir()) == [path]
 

@@ -35,9 +35,13 @@ def test_a_session_appears_whole_and_leaves_no_scratch(tmp_path):
 
 
 def test_what_fails_halfway_is_not_seen(tmp_path):
-    with pytest.raises(RuntimeError), staging(tmp_path, 'sub-01') as folder:
-        put(folder, SCAN)
-        raise RuntimeError
+    def write_half():
+        with staging(tmp_path, 'sub-01') as folder:
+            put(folder, SCAN)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
     assert not (tmp_path / 'sub-01').exists()
 
 

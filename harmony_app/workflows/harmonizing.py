@@ -1,0 +1,139 @@
+"""From preprocessed scans to styles and harmonized scans: where the method is called."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from harmony_app.errors import HarmonyError
+from harmony_app.imaging.grid import WORKING_AFFINE
+from harmony_app.imaging.profile import TissueProfile
+from harmony_app.imaging.volume import Volume
+from harmony_app.methods.base import CONTRASTS, Harmonized, Method, Scan, Style
+from harmony_app.workflows.records import Record, write_record
+from harmony_app.workflows.steps import failure_of, volume_of
+
+
+def load_scans(
+    prepared: Sequence[Path], finished: Sequence[Path], aligned: Sequence[Path]
+) -> list[Scan]:
+    """Scans for a method; those that failed are left out.
+
+    Parameters
+    ----------
+    prepared, finished, aligned : sequence of Path
+        Records of each scan, and of the session that each scan belongs to.
+    """
+    scans = []
+    maps: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
+    for first, second, session in zip(prepared, finished, aligned, strict=True):
+        ready = Record(second)
+        if ready.failure:
+            continue
+        record = Record(first)
+        session = Path(session)
+        if session not in maps:
+            shared = Record(session)
+            maps[session] = shared.array('brain'), shared.array('tissues')
+        native = volume_of(record)
+        scale = np.float32(1 / ready.facts['wm_peak'])
+        scans.append(
+            Scan(
+                name=record.facts['name'],
+                contrast=record.facts['contrast'],
+                working=Volume(ready.array('working'), WORKING_AFFINE),
+                native=native.with_data(np.maximum(native.data * scale, 0)),
+                native_to_working=np.array(ready.facts['to_working']),
+                brain=maps[session][0],
+                tissues=maps[session][1],
+                profile=TissueProfile.from_dict(ready.facts['profile']),
+                site=record.facts['site'],
+            )
+        )
+    return scans
+
+
+def encode_style(
+    method: Method, scans: Sequence[Scan], name: str, peaks: Mapping[str, float]
+) -> Style:
+    """Style of target scans of one contrast, in their own unit.
+
+    Parameters
+    ----------
+    method : Method
+        The method that will use it.
+    scans : sequence of Scan
+        Target scans.
+    name : str
+        Name of the target, as given.
+    peaks : mapping of str to float
+        White-matter peak of each scan, by its name; the median is the style's.
+    """
+    style = method.encode_target(scans, name)
+    return replace(style, wm_peak=float(np.median([peaks[scan.name] for scan in scans])))
+
+
+def harmonize_session(
+    out: Path,
+    method: Method,
+    scans: Sequence[Scan],
+    styles: Mapping[str, Style],
+    impute: Sequence[str] = (),
+) -> Path:
+    """Harmonize the scans of a session to the styles of their contrasts.
+
+    Parameters
+    ----------
+    out : Path
+        Record to write: for result ``i`` the arrays ``i/working``, ``i/native`` and, where
+        the method keeps it beside its result, ``i/decoder``; facts ``results`` and
+        ``failures`` (by contrast).
+    method : Method
+        Ready to use.
+    scans : sequence of Scan
+        Scans of one session.
+    styles : mapping of str to Style
+        Targets by contrast.
+    impute : sequence of str
+        Contrasts to make where they were not acquired.
+    """
+    facts: dict = {'results': [], 'failures': {}}
+    acquired = {scan.contrast for scan in scans}
+    wanted = [c for c in CONTRASTS if c in styles and (c in acquired or c in impute)]
+
+    def arrays():
+        for contrast in wanted if scans else ():
+            try:
+                results = method.harmonize(scans, styles[contrast])
+            except HarmonyError as error:
+                facts['failures'][contrast] = failure_of(error)
+                continue
+            for result in results:
+                index = len(facts['results'])
+                facts['results'].append(_describe(result))
+                yield f'{index}/working', result.working.data.astype(np.float32, copy=False)
+                if result.native is not None:
+                    yield f'{index}/native', result.native.data.astype(np.float32, copy=False)
+                if _has_decoder(result):
+                    yield f'{index}/decoder', result.decoder.data.astype(np.float32, copy=False)
+
+    return write_record(out, facts, arrays())
+
+
+def _describe(result: Harmonized) -> dict:
+    return {
+        'source': result.source,
+        'contrast': result.contrast,
+        'native': result.native is not None,
+        'decoder': _has_decoder(result),
+        'theta': {key: list(map(float, values)) for key, values in result.theta.items()},
+        'eta': {key: list(map(float, values)) for key, values in result.eta.items()},
+        'attention': {key: float(value) for key, value in result.attention.items()},
+        'settings': result.settings,
+    }
+
+
+def _has_decoder(result: Harmonized) -> bool:
+    """Whether there is a decoder image that is not the result itself."""
+    return result.decoder is not None and result.decoder is not result.working

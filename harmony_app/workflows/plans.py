@@ -1,0 +1,81 @@
+"""What the workflow factories are told: the method, and the sessions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harmony_app.bids.discovery import ScanInput
+from harmony_app.workflows.names import session_name
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """Which method, and how it runs.
+
+    Parameters
+    ----------
+    name : str
+        Name in the registry.
+    model : Path or None
+        Model folder; None for methods without a model.
+    model_hash : str
+        sha256 of the weights.
+    options : dict
+        Settings of the method.
+    device : str
+        ``cpu``, ``cuda`` or ``cuda:N``.
+    threads : int
+        Threads of torch.
+    seed : int
+        Random seed.
+    """
+
+    name: str
+    model: Path | None = None
+    model_hash: str = ''
+    options: Mapping = field(default_factory=dict)
+    device: str = 'cpu'
+    threads: int = 1
+    seed: int = 0
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether its nodes take an accelerator."""
+        return self.model is not None and self.device.startswith('cuda')
+
+    def interface_inputs(self) -> dict:
+        """Inputs of the interfaces that make a method."""
+        inputs = {
+            'method': self.name,
+            'options': dict(self.options),
+            'device': self.device if self.model else 'cpu',
+            'use_gpu': self.uses_gpu,
+            'num_threads': self.threads,
+            'seed': self.seed,
+            'model_hash': self.model_hash,
+        }
+        return inputs | ({'model': str(self.model)} if self.model else {})
+
+
+@dataclass(frozen=True)
+class SessionPlan:
+    """One session to harmonize.
+
+    Parameters
+    ----------
+    scans : tuple of ScanInput
+        Its scans.
+    digest : str
+        Hash of settings and inputs.
+    given : dict of str to dict
+        By scan: ``mask_file`` and ``transform_file`` made by others.
+    """
+
+    scans: tuple[ScanInput, ...]
+    digest: str = ''
+    given: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Name of the session."""
+        return session_name(self.scans[0].subject, self.scans[0].session)
