@@ -113,7 +113,9 @@ def measure_profile(data: np.ndarray, brain: np.ndarray, tissues: np.ndarray) ->
     )
 
 
-def measure_profile_coarse(data: np.ndarray, brain: np.ndarray, tissues: np.ndarray) -> TissueProfile:
+def measure_profile_coarse(
+    data: np.ndarray, brain: np.ndarray, tissues: np.ndarray
+) -> TissueProfile:
     """Measure the style of a scan that is on the 2 mm grid already.
 
     Parameters
