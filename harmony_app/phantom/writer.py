@@ -1,18 +1,16 @@
 """A travelling phantom as a BIDS dataset, with its ground truth as a derivative."""
 
-import gzip
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import torch
 from torch.nn import functional
 
 from harmony_app import __version__
-from harmony_app.bids.atomic import atomic_path, write_json, write_table, write_text
+from harmony_app.bids.atomic import write_json, write_table, write_text
 from harmony_app.errors import InputError, OptionError, OutputError
 from harmony_app.phantom import sidecars
 from harmony_app.phantom.acquisition import (
@@ -27,6 +25,7 @@ from harmony_app.phantom.acquisition import (
     spread_widths,
 )
 from harmony_app.phantom.anatomy import Anatomy, icbm_anatomy, label_map_anatomy
+from harmony_app.phantom.nifti import as_stored, write_image
 from harmony_app.phantom.protocol import Protocol
 from harmony_app.phantom.sites import CONTRASTS, Site
 from harmony_app.phantom.subject import Subject, draw_subject
@@ -234,7 +233,7 @@ def _write_session(
         generator = _generator(settings, index, site.name, contrast)
         # people move a little between the scans of a session
         moved = head_position(generator, rotation=0.4, translation=0.4) @ position
-        grid = _as_stored(prescribe(subject.anatomy, protocol, moved, generator))
+        grid = as_stored(prescribe(subject.anatomy, protocol, moved, generator))
         stem = f'sub-{label}_ses-{site.label}'
         scan = Path(f'sub-{label}', f'ses-{site.label}', 'anat', f'{stem}_{contrast}')
         targets = [site]
@@ -243,7 +242,7 @@ def _write_session(
         masks = list(_MASKED) if contrast == contrasts[0] else ['brain', 'lesion']
         images, fractions = _scan(subject, targets, masks, protocol, grid, moved, generator)
         scans = list(_scaled(images, targets, generator))
-        _write_image(out / f'{scan}.nii.gz', scans[0], grid.affine, np.int16)
+        write_image(out / f'{scan}.nii.gz', scans[0], grid.affine, np.int16)
         write_json(out / f'{scan}.json', sidecars.scan_sidecar(site, protocol))
 
         common = {
@@ -253,7 +252,7 @@ def _write_session(
         truth = out / TRUTH_FOLDER / scan.parent
         for target, image in zip(targets, scans[1:], strict=True):
             name = truth / f'{stem}_desc-{target.label}_{contrast}'
-            _write_image(Path(f'{name}.nii.gz'), image, grid.affine, np.int16)
+            write_image(Path(f'{name}.nii.gz'), image, grid.affine, np.int16)
             write_json(Path(f'{name}.json'), _truth_sidecar(common, target, contrast, site))
         for tissue, image in fractions.items():
             _write_map(truth / f'{stem}_space-{contrast}', tissue, image, grid, common)
@@ -335,43 +334,11 @@ def _write_map(stem: Path, tissue: str, image: torch.Tensor, grid: Grid, common:
     if tissue in ('brain', 'lesion'):
         name = f'{stem}_desc-brain_mask' if tissue == 'brain' else f'{stem}_label-L_mask'
         fields['Type'] = tissue.capitalize()
-        _write_image(Path(f'{name}.nii.gz'), data >= 0.5, grid.affine, np.uint8)
+        write_image(Path(f'{name}.nii.gz'), data >= 0.5, grid.affine, np.uint8)
     else:
         name = f'{stem}_label-{tissue}_probseg'
-        _write_image(Path(f'{name}.nii.gz'), data, grid.affine, np.uint8, slope=1 / 255)
+        write_image(Path(f'{name}.nii.gz'), data, grid.affine, np.uint8, slope=1 / 255)
     write_json(Path(f'{name}.json'), fields)
-
-
-def _as_stored(grid: Grid) -> Grid:
-    """The grid as the quaternion of a NIfTI header can say it.
-
-    Its fourth number is lost to rounding near half a turn; scanning on the rounded grid keeps
-    qform and sform the same.
-    """
-    header = nib.Nifti1Header()
-    header.set_qform(grid.affine, code=1)
-    return Grid(grid.shape, header.get_qform())
-
-
-def _write_image(
-    path: Path, data: np.ndarray, affine: np.ndarray, dtype: type, slope: float = 1.0
-) -> None:
-    """Write a NIfTI of integers times ``slope`` whose bytes depend on nothing but the image."""
-    limits = np.iinfo(dtype)
-    stored = np.clip(np.rint(data / slope), limits.min, limits.max).astype(dtype)
-    header = nib.Nifti1Header()
-    header.set_data_shape(stored.shape)
-    header.set_data_dtype(dtype)
-    header.set_qform(affine, code=1)
-    header.set_sform(affine, code=1)
-    header.set_xyzt_units('mm')
-    header.set_slope_inter(slope, 0)
-    header['vox_offset'] = 352
-    # four bytes of no extensions, then the voxels; nibabel would scale anew
-    content = header.binaryblock + bytes(4) + stored.tobytes(order='F')
-    # level 1: noise does not compress, and the time goes into it; no clock in the header
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(gzip.compress(content, compresslevel=1, mtime=0))
 
 
 def _write_top(out: Path, settings: Settings, rows: list[dict]) -> None:
