@@ -13,9 +13,10 @@ MULTIPLE = 16
 class ThetaEncoder(nn.Module):
     """Contrast representation: mean and log variance of a small normal variable.
 
-    Four strided convolutions and a pooling over the foreground. They are not normalised,
-    other than in the paper: scans come with their white matter at 1, and the level of the
-    other tissues, which normalisation would remove, is what theta has to tell.
+    Four strided convolutions, pooled over the foreground, beside the histogram of the
+    foreground. They are not normalised, other than in the paper: scans come with their
+    white matter at 1, and the level of the other tissues, which normalisation would remove,
+    is what theta has to tell. A histogram knows no place, so it cannot carry anatomy.
 
     Parameters
     ----------
@@ -23,22 +24,27 @@ class ThetaEncoder(nn.Module):
         Length of theta.
     widths : tuple of 4 int
         Channels of the convolutions.
+    bins : int
+        Of the histogram, over compressed intensities of 0 to 2.25.
     """
 
-    def __init__(self, dimension: int = 2, widths: tuple[int, ...] = (16, 32, 32, 64)):
+    def __init__(
+        self, dimension: int = 2, widths: tuple[int, ...] = (16, 32, 32, 64), bins: int = 24
+    ):
         super().__init__()
         inputs = (1, *widths[:-1])
         self.convs = nn.ModuleList(
             MaskedConv(i, o, norm=False, stride=2, kernel=5 if n == 0 else 3)
             for n, (i, o) in enumerate(zip(inputs, widths, strict=True))
         )
+        self.norm = nn.LayerNorm(2 * widths[-1])
         self.head = nn.Sequential(
-            nn.LayerNorm(2 * widths[-1]),
-            nn.Linear(2 * widths[-1], 32),
-            nn.LeakyReLU(0.1),
-            nn.Linear(32, 2 * dimension),
+            nn.Linear(2 * widths[-1] + bins, 48), nn.LeakyReLU(0.1), nn.Linear(48, 2 * dimension)
         )
+        # starts out nearly certain: noise would hide what tells contrasts apart
+        nn.init.constant_(self.head[-1].bias[dimension:], -4.0)
         self.dimension = dimension
+        self.bins = bins
 
     def forward(
         self, images: torch.Tensor, mask: torch.Tensor
@@ -54,10 +60,23 @@ class ThetaEncoder(nn.Module):
         -------
         mean, log_variance : Tensor, shape (B, dimension)
         """
-        features, mask = _strided(self.convs, compress(images) * mask, mask)
-        values = self.head(_pooled(features, mask))
-        mean, log_variance = values.split(self.dimension, dim=1)
+        images = compress(images) * mask
+        histogram = self._histogram(images, mask)
+        features, coarse = _strided(self.convs, images, mask)
+        pooled = self.norm(_pooled(features, coarse))
+        mean, log_variance = self.head(torch.cat([pooled, histogram], dim=1)).split(
+            self.dimension, dim=1
+        )
         return mean, log_variance.clamp(-10, 4)
+
+    def _histogram(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Share of the foreground in every bin times the number of bins, shape (B, bins)."""
+        step = 2.25 / (self.bins - 1)
+        centres = torch.arange(self.bins, device=images.device, dtype=images.dtype) * step
+        # every other pixel of every other line is enough, but the same ones in any crop
+        values, shown = images[:, :, ::2, ::2], mask[:, :, ::2, ::2]
+        weights = (1 - (values - centres[:, None, None]).abs() / step).clamp_min(0) * shown
+        return self.bins * weights.sum((2, 3)) / shown.sum((2, 3)).clamp_min(1)
 
 
 class EtaEncoder(nn.Module):

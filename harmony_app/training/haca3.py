@@ -54,8 +54,8 @@ class Settings:
         error of the tissue intensities that a small network reads off theta. Ours: anatomy and
         contrast find their meaning long before the losses of the paper alone would give it.
     warm : float
-        Share of the budget in which the anatomy learns from the tissues only, and the decoder
-        is given the true anatomy every other step.
+        Share of the budget in which anatomy and theta learn from the tissues only, and the
+        decoder is given the true anatomy every other step.
     tissue_until : float
         Share of the budget over which both weights fall to a tenth.
     dropout : float
@@ -202,7 +202,8 @@ class Haca3Training:
         if warm and self.step % 2:
             true = batch.anatomy == batch.anatomy.amax(dim=1, keepdim=True)
             fused = true.to(fused.dtype) * union
-        result = nets.decode(fused, union, theta)
+        # a decoder that knows nothing yet would only drag theta along
+        result = nets.decode(fused, union, theta.detach() if warm else theta)
 
         looks = torch.cat([batch.levels[:, :2].flatten(0, 1), batch.levels[:, 2]])
         # bright fluid would outweigh all brain: above white matter the error is relative
@@ -222,7 +223,7 @@ class Haca3Training:
             'tissue': losses.soft_cross_entropy(
                 logits, batch.anatomy.repeat_interleave(2, dim=0), masks
             ),
-            'levels': (self.reader(torch.cat([source_theta, theta])) - looks).abs().mean(),
+            'levels': (self.reader(torch.cat([source_theta, mean])) - looks).abs().mean(),
         }
 
     def _dropout(self, count: int) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """How good the decoder of HACA3 is on held-out slices, in numbers and in a picture."""
 
+import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +11,8 @@ from torch.nn import functional
 
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.nets.haca3 import Haca3Nets
-from harmony_app.training.slices import Batch
+from harmony_app.training.heads import VALIDATION, load_heads
+from harmony_app.training.slices import Batch, SliceSampler
 
 
 @torch.no_grad()
@@ -134,3 +137,28 @@ def save_examples(nets: Haca3Nets, batch: Batch, path: Path) -> None:
     picture = torch.cat([torch.cat(list(row), dim=1) for row in rows]).cpu().numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     imsave(path, np.clip(picture, 0, 2), cmap='gray', vmin=0, vmax=2)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line: metrics of a model folder on the validation heads, as JSON."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument('model', type=Path, help='model folder of haca3')
+    parser.add_argument('--heads', type=Path, required=True, help='folder of cached heads')
+    parser.add_argument('--slices', type=int, default=64, help='held-out draws')
+    parser.add_argument('--size', type=int, default=160, help='edge of the slices')
+    parser.add_argument('--picture', type=Path, help='PNG of the first draws')
+    options = parser.parse_args(arguments)
+    from harmony_app.methods.haca3 import Haca3
+
+    nets = Haca3.load(options.model).nets
+    heads = load_heads(options.heads, VALIDATION)
+    sampler = SliceSampler(heads, np.random.default_rng(9000), options.size, artifacts=False)
+    batches = [sampler.draw(8) for _ in range(max(1, options.slices // 8))]
+    if options.picture:
+        save_examples(nets, batches[0], options.picture)
+    metrics = {name: round(value, 4) for name, value in validate(nets, batches).items()}
+    print(json.dumps(metrics, indent=2))  # noqa: T201
+
+
+if __name__ == '__main__':
+    main()
