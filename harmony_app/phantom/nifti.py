@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 
 from harmony_app.bids.atomic import atomic_path
-from harmony_app.phantom.acquisition import Grid
+from harmony_app.phantom.geometry import Grid
 
 
 def as_stored(grid: Grid) -> Grid:

@@ -13,18 +13,9 @@ from harmony_app import __version__
 from harmony_app.bids.atomic import write_json, write_table, write_text
 from harmony_app.errors import InputError, OptionError, OutputError
 from harmony_app.phantom import sidecars
-from harmony_app.phantom.acquisition import (
-    Grid,
-    coarser,
-    head_position,
-    point_spread,
-    prescribe,
-    render,
-    sample,
-    spoil,
-    spread_widths,
-)
+from harmony_app.phantom.acquisition import point_spread, render, sample, spoil, spread_widths
 from harmony_app.phantom.anatomy import Anatomy, icbm_anatomy, label_map_anatomy
+from harmony_app.phantom.geometry import Grid, coarser, head_position, prescribe
 from harmony_app.phantom.nifti import as_stored, write_image
 from harmony_app.phantom.protocol import Protocol
 from harmony_app.phantom.sites import CONTRASTS, Site

@@ -7,18 +7,15 @@ import pytest
 import torch
 
 from harmony_app.phantom.acquisition import (
-    AXES,
-    Grid,
     acquire,
     bias_field,
-    head_position,
     point_spread,
-    prescribe,
     receive_field,
     render,
     rician_noise,
     sample,
 )
+from harmony_app.phantom.geometry import AXES, Grid, head_position, prescribe
 from harmony_app.phantom.sequences import signal
 from harmony_app.phantom.sites import RECEIVE_FIELDS, load_sites
 from harmony_app.phantom.tissues import TISSUES, tissue_properties
