@@ -1,0 +1,123 @@
+"""Graphs are built and wired, nothing is run."""
+
+from pathlib import Path
+
+import pytest
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from harmony_app.bids.discovery import Selection, discover
+from harmony_app.workflows.harmony import init_harmony_wf, init_prepare_wf, init_session_wf
+from harmony_app.workflows.plans import MethodSettings, SessionPlan
+
+
+@pytest.fixture
+def sessions(make_dataset):
+    root = make_dataset(
+        'sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz',
+        'sub-01/ses-a/anat/sub-01_ses-a_acq-2d_run-01_FLAIR.nii.gz',
+        'sub-01/ses-b/anat/sub-01_ses-b_T1w.nii.gz',
+        'sub-02/anat/sub-02_T1w.nii.gz',
+    )
+    return [SessionPlan(scans, 'd') for scans in discover(root, Selection()).sessions.values()]
+
+
+def build(sessions, tmp_path, make_style, **changes):
+    settings = {
+        'sessions': sessions,
+        'method': MethodSettings('none'),
+        'styles': {'T1w': make_style('T1w')},
+        'target_scans': {},
+        'target_names': {},
+        'bids_dir': tmp_path,
+        'output_dir': tmp_path / 'out',
+        'run': 'r',
+        'settings': {},
+    }
+    return init_harmony_wf(**(settings | changes))
+
+
+def executed(workflow):
+    """Full names of the nodes that will run."""
+    workflow.base_dir = '/tmp'
+    graph = workflow._create_flat_graph()
+    kept = [n for n in graph.nodes() if not isinstance(n.interface, niu.IdentityInterface)]
+    return sorted(node.fullname.removeprefix('harmony_wf.') for node in kept)
+
+
+def test_a_session_is_a_few_coarse_nodes(sessions, tmp_path, make_style):
+    nodes = executed(build(sessions[:1], tmp_path, make_style))
+    assert nodes == [
+        'sub_01_ses_a_prepare_wf.align',
+        'sub_01_ses_a_prepare_wf.finish_T1w',
+        'sub_01_ses_a_prepare_wf.finish_acq_2d_run_01_FLAIR',
+        'sub_01_ses_a_prepare_wf.finished_scans',
+        'sub_01_ses_a_prepare_wf.prepare_T1w',
+        'sub_01_ses_a_prepare_wf.prepare_acq_2d_run_01_FLAIR',
+        'sub_01_ses_a_prepare_wf.prepared_scans',
+        'sub_01_ses_a_wf.harmonize',
+        'sub_01_ses_a_wf.write',
+    ]
+
+
+def test_a_target_session_is_prepared_once(sessions, tmp_path, make_style):
+    scans = {'T1w': sessions[0].scans[:1]}
+    workflow = build(sessions, tmp_path, make_style, target_scans=scans, target_names={'T1w': 'x'})
+    nodes = executed(workflow)
+    assert 'encode_target' in nodes
+    assert sum(name.endswith('.align') for name in nodes) == len(sessions)
+    # Not harmonized here, so it is prepared for the target alone.
+    apart = build(sessions[1:], tmp_path, make_style, target_scans=scans, target_names={'T1w': 'x'})
+    assert 'target_sub_01_ses_a_prepare_wf.align' in executed(apart)
+
+
+def test_a_target_scan_that_the_filters_leave_out_is_prepared_apart(sessions, tmp_path, make_style):
+    narrow = [SessionPlan(sessions[0].scans[1:])]
+    scans = {'T1w': sessions[0].scans[:1], 'FLAIR': sessions[0].scans[1:]}
+    names = {'T1w': 'x', 'FLAIR': 'x'}
+    nodes = executed(build(narrow, tmp_path, make_style, target_scans=scans, target_names=names))
+    assert 'target_sub_01_ses_a_prepare_wf.prepare_T1w' in nodes
+    assert 'sub_01_ses_a_prepare_wf.prepare_acq_2d_run_01_FLAIR' in nodes
+
+
+@pytest.mark.parametrize(
+    'device, model, gpu, processors',
+    [
+        ('cuda:0', Path('m'), True, 1),
+        ('cpu', Path('m'), False, 4),
+        # A method without a network does not take the accelerator.
+        ('cuda', None, False, 4),
+    ],
+)
+def test_only_nodes_that_use_the_accelerator_say_so(
+    sessions, tmp_path, make_style, device, model, gpu, processors
+):
+    method = MethodSettings('transfer', model, device=device, threads=4)
+    workflow = build(sessions[:1], tmp_path, make_style, method=method)
+    workflow.base_dir = str(tmp_path)
+    nodes = {node.name: node for node in workflow._create_flat_graph().nodes()}
+    assert nodes['harmonize'].is_gpu_node() is gpu
+    assert nodes['harmonize'].n_procs == processors
+    assert not nodes['align'].is_gpu_node()
+
+
+def test_workflows_fit_into_another_pipeline(sessions, tmp_path, make_style):
+    outer = pe.Workflow('outer_wf', base_dir=str(tmp_path))
+    inner = init_session_wf(
+        plan=sessions[0],
+        method=MethodSettings('none'),
+        styles={'T1w': make_style('T1w')},
+        bids_dir=tmp_path,
+        output_dir=tmp_path / 'out',
+        run='r',
+        settings={},
+    )
+    after = pe.Node(niu.IdentityInterface(['report']), name='after')
+    outer.connect(inner, 'outputnode.out_file', after, 'report')
+    assert 'write' in {node.name for node in outer._create_flat_graph().nodes()}
+    alone = init_prepare_wf(scans=sessions[0].scans, given={}, seed=1)
+    assert set(alone.outputs.outputnode.copyable_trait_names()) == {
+        'prepared',
+        'finished',
+        'aligned',
+    }

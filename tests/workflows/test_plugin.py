@@ -1,0 +1,59 @@
+import os
+
+import pytest
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+
+from harmony_app.errors import OptionError
+from harmony_app.workflows.plugin import PatientMultiProc, make_plugin
+
+
+def test_one_process_needs_no_pool():
+    plugin, _ = make_plugin(1)
+    assert type(plugin).__name__ == 'LinearPlugin'
+
+
+def test_memory_and_accelerators_are_limited():
+    _, args = make_plugin(2, 3.5, nodes_use_gpu=True)
+    assert args['memory_gb'] == 3.5
+    assert args['n_gpu_procs'] == 1
+    # A fork would take over the locks of ITK and cannot use CUDA.
+    assert args['mp_context'] == 'spawn'
+
+
+def test_a_plugin_file_decides_alone(tmp_path):
+    path = tmp_path / 'plugin.yml'
+    path.write_text('plugin: SLURM\nplugin_args: {sbatch_args: "-p long"}\n')
+    assert make_plugin(4, 8, path) == ('SLURM', {'sbatch_args': '-p long'})
+    for text in ('plugin_args: {}', '[', '- a'):
+        path.write_text(text)
+        with pytest.raises(OptionError, match='--use-plugin'):
+            make_plugin(4, 8, path)
+
+
+def _kill_self():
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _answer():
+    return 42
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='POSIX only')
+def test_a_killed_worker_costs_its_node_and_not_the_run(tmp_path):
+    workflow = pe.Workflow('killed_wf', base_dir=str(tmp_path))
+    workflow.config['execution'] = {
+        'crashdump_dir': str(tmp_path),
+        'poll_sleep_duration': '0.1',
+        'stop_on_first_crash': 'false',
+    }
+    killed = pe.Node(niu.Function(function=_kill_self, output_names=['out']), name='killed')
+    after = pe.Node(niu.Function(function=_answer, output_names=['out']), name='other')
+    workflow.add_nodes([killed, after])
+    args = {'n_procs': 1, 'memory_gb': 4, 'mp_context': 'spawn', 'raise_insufficient': False}
+    with pytest.raises(Exception, match='killed'):
+        workflow.run(plugin=PatientMultiProc(plugin_args=args))
+    assert (tmp_path / 'killed_wf' / 'other' / 'result_other.pklz').exists()

@@ -1,0 +1,122 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from harmony_app.errors import ExitCode, ScanError
+from harmony_app.imaging.registration import TemplateRegistration
+from harmony_app.imaging.template import load_template
+from harmony_app.workflows import harmonizing, steps
+from harmony_app.workflows.records import Record, write_record
+
+
+def test_a_record_gives_back_what_was_put_in(tmp_path):
+    arrays = {'a/b': np.arange(24, dtype=np.float32).reshape(2, 3, 4), 'mask': np.eye(3) > 0}
+    first = write_record(tmp_path / 'a.zip', {'x': [1, None]}, arrays)
+    record = Record(first)
+    assert record.facts == {'x': [1, None]}
+    assert record.failure is None
+    assert 'mask' in record
+    assert 'other' not in record
+    for name, array in arrays.items():
+        assert np.array_equal(record.array(name), array)
+        assert record.array(name).dtype == array.dtype
+    # Nothing of the moment gets in: equal content, equal bytes.
+    second = write_record(tmp_path / 'b.zip', {'x': [1, None]}, iter(arrays.items()))
+    assert first.read_bytes() == second.read_bytes()
+    with pytest.raises(KeyError):
+        record.array('other')
+
+
+def test_a_record_never_holds_a_pickle(tmp_path):
+    with pytest.raises(ValueError):
+        write_record(tmp_path / 'a.zip', {}, {'a': np.array([object()])})
+    assert not (tmp_path / 'a.zip').exists()
+
+
+def test_a_bad_scan_becomes_a_failure_that_later_steps_pass_on(tmp_path):
+    bad = tmp_path / 'sub-01_T1w.nii'
+    bad.write_bytes(b'not an image')
+    prepared = steps.prepare_scan(tmp_path / 'p.zip', bad, 'sub-01_T1w', 'T1w')
+    failure = Record(prepared).failure
+    assert failure['exit_code'] == ExitCode.BAD_DATA
+    assert str(bad) in failure['message']
+    assert '\n' not in failure['message']
+    aligned = steps.align_session(tmp_path / 'a.zip', [prepared])
+    finished = steps.finish_scan(tmp_path / 'f.zip', prepared, aligned)
+    assert Record(finished).failure == failure
+    assert harmonizing.load_scans([prepared], [finished], [aligned]) == []
+
+
+def test_a_volume_of_a_pdt2_keeps_its_place_and_its_values(tmp_path):
+    affine = np.diag([-2.0, 2, 2, 1])
+    data = np.random.default_rng(0).integers(1, 1000, (20, 20, 20, 2)).astype(np.int16)
+    image = nib.Nifti1Image(data, affine)
+    image.header.set_slope_inter(0.5, 3)
+    image.set_sform(affine, 1)
+    nib.save(image, tmp_path / 'sub-01_PDT2.nii.gz')
+    stored = nib.load(tmp_path / 'sub-01_PDT2.nii.gz').get_fdata(dtype=np.float32)
+    for index in (0, 1):
+        scan = steps.load_native(tmp_path / 'sub-01_PDT2.nii.gz', index, tmp_path)
+        assert scan.geometry.shape == (20, 20, 20)
+        assert np.allclose(scan.geometry.affine, affine)
+        assert scan.geometry.codes == (0, 1)
+        assert np.allclose(scan.volume.data, stored[::-1, :, :, index])
+    with pytest.raises(ScanError, match='volume 5'):
+        steps.load_native(tmp_path / 'sub-01_PDT2.nii.gz', 5, tmp_path)
+
+
+def fake(tmp_path, name, contrast, zooms, thick=False):
+    facts = {
+        'name': name,
+        'contrast': contrast,
+        'path': name,
+        'site': None,
+        'zooms': zooms,
+        'thick': thick,
+        'affine': np.diag([*zooms, 1]).tolist(),
+        'transform': None,
+    }
+    return write_record(tmp_path / f'{name}.zip', facts, {'data': np.ones((9, 9, 9), np.float32)})
+
+
+@pytest.mark.parametrize(
+    'scans, expected',
+    [
+        # A volumetric T1w wins even where another contrast is finer.
+        ([('T2w', 0.8, False), ('T1w', 1.0, False)], 'T1w'),
+        ([('T1w', 5.0, True), ('FLAIR', 1.0, False)], 'FLAIR'),
+        ([('T2w', 3.0, True), ('FLAIR', 5.0, True)], 'T2w'),
+        ([('FLAIR', 3.0, True), ('T2w', 3.0, True)], 'T2w'),
+        ([('ce-gad_T1w', 0.8, False), ('T1w', 1.0, False)], 'T1w'),
+    ],
+)
+def test_the_reference_is_a_volumetric_t1w_or_the_finest(tmp_path, scans, expected):
+    records = [
+        Record(fake(tmp_path, f'sub-1_{name}', name.split('_')[-1], [1.0, 1.0, z], thick))
+        for name, z, thick in scans
+    ]
+    best = min(records, key=steps._reference_rank)
+    assert best.facts['name'] == f'sub-1_{expected}'
+
+
+def test_a_reference_that_cannot_be_registered_gives_way_to_the_next(tmp_path, monkeypatch):
+    template = load_template()
+
+    def register(volume, contrast=None):
+        if contrast == 'T1w':
+            raise ScanError('sub-1_T1w: no head')
+        maps = np.zeros((3, *template.brain.shape), np.uint8)
+        return TemplateRegistration(np.eye(4), np.eye(4), template.brain, maps, 0.3)
+
+    module = 'harmony_app.imaging.registration'
+    monkeypatch.setattr(f'{module}.register_template', register)
+    monkeypatch.setattr(f'{module}.register_rigid', lambda *_: np.diag([1.0, 1, 1, 1]))
+    scans = [
+        fake(tmp_path, 'sub-1_T1w', 'T1w', [1.0, 1.0, 1.0]),
+        fake(tmp_path, 'sub-1_T2w', 'T2w', [1.0, 1.0, 1.0]),
+    ]
+    record = Record(steps.align_session(tmp_path / 'a.zip', scans))
+    assert record.facts['reference'] == 'sub-1_T2w'
+    assert list(record.facts['failures']) == ['sub-1_T1w']
+    assert list(record.facts['to_working']) == ['sub-1_T2w']
+    assert record.facts['doubtful'] is True
