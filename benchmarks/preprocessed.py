@@ -7,8 +7,9 @@ from pathlib import Path
 from harmony_app.bids.discovery import ScanInput, discover
 from harmony_app.bids.filters import Selection
 from harmony_app.methods.base import Scan
+from harmony_app.workflows.harmonizing import load_scans
 from harmony_app.workflows.records import Record
-from harmony_app.workflows.steps import align_session, finish_scan, load_scans, prepare_scan
+from harmony_app.workflows.steps import align_session, finish_scan, prepare_scan
 
 logger = logging.getLogger(__name__)
 
