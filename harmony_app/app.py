@@ -6,16 +6,15 @@ import shutil
 import sys
 import time
 import uuid
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harmony_app import __version__
 from harmony_app.bids.atomic import write_text
 from harmony_app.bids.derivatives import write_dataset_files
-from harmony_app.bids.discovery import Inventory, discover
+from harmony_app.bids.discovery import discover
 from harmony_app.bids.filters import Selection, read_filter_file
-from harmony_app.bids.publish import is_finished, read_marker
+from harmony_app.bids.publish import is_finished
 from harmony_app.config import RunConfig, describe_environment, digest
 from harmony_app.errors import ExitCode
 from harmony_app.workflows.checks import (
@@ -26,43 +25,14 @@ from harmony_app.workflows.checks import (
     method_options,
     read_plugin,
 )
-from harmony_app.workflows.names import session_name
-from harmony_app.workflows.plans import MethodSettings, SessionPlan
+from harmony_app.workflows.names import node_name, session_name
+from harmony_app.workflows.plans import MethodSettings, Plan, SessionPlan
 from harmony_app.workflows.precomputed import find_precomputed
-from harmony_app.workflows.targets import Targets, resolve_targets
+from harmony_app.workflows.progress import STEP, Progress, remove_session
+from harmony_app.workflows.summary import describe_plan, summarize
+from harmony_app.workflows.targets import resolve_targets
 
 logger = logging.getLogger('harmony_app')
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a participant run will do.
-
-    Parameters
-    ----------
-    inventory : Inventory
-        What was found.
-    targets : Targets
-        What to look like.
-    model : Path or None
-        Model folder.
-    model_hash : str
-        sha256 of its weights.
-    device : str
-        Device of the method.
-    sessions : tuple of SessionPlan
-        Sessions to compute.
-    finished : tuple of str
-        Sessions whose results are there already.
-    """
-
-    inventory: Inventory
-    targets: Targets
-    model: Path | None
-    model_hash: str
-    device: str
-    sessions: tuple[SessionPlan, ...]
-    finished: tuple[str, ...]
 
 
 def run(config: RunConfig) -> ExitCode:
@@ -166,78 +136,6 @@ def make_plan(config: RunConfig) -> Plan:
     return Plan(inventory, targets, model, model_hash, device, tuple(sessions), tuple(finished))
 
 
-def describe_plan(plan: Plan, config: RunConfig) -> list[str]:
-    """The plan in words, one line for each scan."""
-    used = len(plan.inventory.scans)
-    skipped = [row for row in plan.inventory.rows if not row.used]
-    lines = [
-        f'harmony-app {__version__}: {used} scans in {len(plan.inventory.sessions)} sessions, '
-        f'method {config.method} on {plan.device}'
-    ]
-    lines += [f'  target of {line}' for line in plan.targets.describe()]
-    for session in plan.sessions:
-        lines.append(f'  {session.name}: {", ".join(_short(scan) for scan in session.scans)}')
-    lines += [
-        f'  {name}: finished before (--overwrite computes it again)' for name in plan.finished
-    ]
-    lines += [f'  skipped {row.path.name}: {row.reason}' for row in skipped]
-    return lines
-
-
-def summarize(
-    output_dir: Path, plan: Plan, run_name: str, logs: Path
-) -> tuple[list[str], ExitCode]:
-    """How each scan ended, and the exit code that follows from nothing else.
-
-    Parameters
-    ----------
-    output_dir : Path
-        Where the markers of the sessions are.
-    plan : Plan
-        What was to be done.
-    run_name : str
-        The run; older markers do not count.
-    logs : Path
-        Where crash files are.
-    """
-    states = []
-    for session in plan.sessions:
-        marker = read_marker(output_dir, session.name)
-        scans = marker['scans'] if marker and marker.get('run') == run_name else {}
-        for scan in session.scans:
-            crashed = {
-                'status': 'failed',
-                'message': f'{session.name} stopped; see {_crash_of(session.name, logs)}',
-                'exit_code': int(ExitCode.FAILURE),
-            }
-            states.append((scan.name, scans.get(scan.name, crashed)))
-    before = sum(
-        len(scans)
-        for (subject, session), scans in plan.inventory.sessions.items()
-        if session_name(subject, session) in plan.finished
-    )
-    by_status = {
-        status: [(name, state) for name, state in states if state['status'] == status]
-        for status in ('done', 'failed', 'skipped')
-    }
-    left_out = [row for row in plan.inventory.rows if not row.used]
-    lines = [f'failed {name}: {state["message"]}' for name, state in by_status['failed']]
-    lines += [f'skipped {name}: {state["message"]}' for name, state in by_status['skipped']]
-    lines += [f'check {name}: {s["message"]}' for name, s in by_status['done'] if s['message']]
-    done = len(by_status['done']) + before
-    lines.append(
-        f'{done} done, {len(by_status["failed"])} failed, '
-        f'{len(by_status["skipped"]) + len(left_out)} skipped'
-        + (f' ({before} were done before)' if before else '')
-    )
-    if not by_status['failed']:
-        return lines, ExitCode.SUCCESS
-    codes = {state['exit_code'] for _, state in by_status['failed']}
-    if done == 0 and len(codes) == 1:
-        return lines, ExitCode(codes.pop())
-    return lines, ExitCode.FAILURE
-
-
 def prepare_environment(config: RunConfig) -> None:
     """Set what libraries read when they are imported, here and in worker processes.
 
@@ -317,7 +215,12 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         # A crash is told once, by the summary.
         quiet.setLevel('INFO' if config.verbose else 'CRITICAL')
     plugin, plugin_args = make_plugin(
-        config.nprocs, config.memory_gb, config.plugin_file, method.uses_gpu, config.verbose > 0
+        config.nprocs,
+        config.memory_gb,
+        config.plugin_file,
+        method.uses_gpu,
+        config.verbose > 0,
+        _make_progress(config, plan, workflow),
     )
     try:
         workflow.run(plugin=plugin, plugin_args=plugin_args)
@@ -325,6 +228,26 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         # Nipype raises whatever a node raised after the others have ended. How each scan
         # ended is in the markers; the summary tells it, with the crash files.
         logger.debug('the workflow ended with %r', error)
+
+
+def _make_progress(config: RunConfig, plan: Plan, workflow) -> Progress:
+    """Callback that tells each step, and removes what a written session no longer needs."""
+    digests = {session.name: session.digest for session in plan.sessions}
+    targets = {
+        session_name(scan.subject, scan.session)
+        for scans in plan.targets.scans.values()
+        for scan in scans
+    }
+    names = {node_name(f'{name}{part}_wf'): name for name in digests for part in ('', '_prepare')}
+    steps = [name for name in workflow.list_node_names() if STEP.fullmatch(name.split('.')[-1])]
+
+    def written(session: str) -> None:
+        if config.keep_workdir or session in targets:
+            return
+        if is_finished(config.output_dir, session, digests[session]):
+            remove_session(Path(workflow.base_dir) / workflow.name, session)
+
+    return Progress(len(steps), names, written)
 
 
 def work_folder(config: RunConfig) -> Path:
@@ -344,22 +267,6 @@ def _stamp(path: Path) -> list:
     """What tells whether a file is still the same."""
     status = Path(path).stat()
     return [str(path), status.st_size, status.st_mtime_ns]
-
-
-def _crash_of(session: str, logs: Path) -> str:
-    """Newest crash file of a session, else the folder of them."""
-    key = session.replace('-', '_')
-    crashes = sorted(path for path in logs.glob('crash-*') if key in path.name)
-    if not crashes:
-        crashes = sorted(
-            path for path in logs.glob('crash-*') if f'{key}_' in path.read_text(errors='replace')
-        )
-    return str(crashes[-1] if crashes else logs)
-
-
-def _short(scan) -> str:
-    parts = [f'{key}-{label}' for key, label in scan.entities if key not in ('sub', 'ses')]
-    return '_'.join([*parts, scan.contrast])
 
 
 def _say(text: str) -> None:

@@ -104,6 +104,7 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
         plugin_file=_absolute(arguments.use_plugin),
         work_dir=_absolute(work_dir),
         clean_workdir=arguments.clean_workdir,
+        keep_workdir=arguments.keep_workdir,
         random_seed=arguments.random_seed,
         sloppy=arguments.sloppy,
         dry_run=arguments.dry_run,
@@ -284,6 +285,12 @@ def _add_other(parser: argparse.ArgumentParser) -> None:
         *_flags('clean-workdir'),
         action='store_true',
         help='empty the scratch of this dataset before the run',
+    )
+    group.add_argument(
+        *_flags('keep-workdir'),
+        action='store_true',
+        help='keep what was computed for sessions that are written (half a gigabyte each), so '
+        'that another method or target starts from there',
     )
     group.add_argument(
         *_flags('random-seed'), type=int, default=DEFAULT_SEED, metavar='N', help='random seed'

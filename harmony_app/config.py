@@ -75,7 +75,7 @@ class RunConfig:
         YAML with Nipype's plugin and its arguments.
     work_dir : Path
         Scratch.
-    clean_workdir, sloppy, dry_run, stop_on_first_crash, overwrite : bool
+    clean_workdir, keep_workdir, sloppy, dry_run, stop_on_first_crash, overwrite : bool
         As on the command line.
     random_seed : int
         Seed of everything that draws.
@@ -106,6 +106,7 @@ class RunConfig:
     plugin_file: Path | None = None
     work_dir: Path = Path('work')
     clean_workdir: bool = False
+    keep_workdir: bool = False
     random_seed: int = DEFAULT_SEED
     sloppy: bool = False
     dry_run: bool = False

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harmony_app.bids.discovery import ScanInput
+from harmony_app.bids.discovery import Inventory, ScanInput
 from harmony_app.workflows.names import session_name
+from harmony_app.workflows.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -79,3 +80,34 @@ class SessionPlan:
     def name(self) -> str:
         """Name of the session."""
         return session_name(self.scans[0].subject, self.scans[0].session)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a participant run will do.
+
+    Parameters
+    ----------
+    inventory : Inventory
+        What was found.
+    targets : Targets
+        What to look like.
+    model : Path or None
+        Model folder.
+    model_hash : str
+        sha256 of its weights.
+    device : str
+        Device of the method.
+    sessions : tuple of SessionPlan
+        Sessions to compute.
+    finished : tuple of str
+        Sessions whose results are there already.
+    """
+
+    inventory: Inventory
+    targets: Targets
+    model: Path | None
+    model_hash: str
+    device: str
+    sessions: tuple[SessionPlan, ...]
+    finished: tuple[str, ...]

@@ -2,12 +2,16 @@
 
 import logging
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import networkx as nx
+from nipype.pipeline.engine.utils import topological_sort
 from nipype.pipeline.plugins import LinearPlugin, MultiProcPlugin
 from nipype.pipeline.plugins.multiproc import process_initializer
+from nipype.pipeline.plugins.tools import report_crash
 
 from harmony_app.workflows.checks import read_plugin
 
@@ -15,6 +19,60 @@ logger = logging.getLogger('harmony_app')
 
 LOGGERS = ('nipype.workflow', 'nipype.interface', 'nipype.utils', 'nipype.filemanip')
 """Loggers of Nipype that speak of every node."""
+
+
+def session_by_session(graph: nx.DiGraph) -> list:
+    """Nodes in an order in which a session is ended before the next begins.
+
+    Nipype goes step by step: every scan of a large dataset would be prepared, and kept on
+    disk, before the first result is written. What the target needs comes first.
+
+    Parameters
+    ----------
+    graph : DiGraph
+        Nodes and what they depend on.
+    """
+    nodes, _ = topological_sort(graph)
+    first = {node for node in nodes if node.name == 'encode_target'}
+    first |= {before for node in first for before in nx.ancestors(graph, node)}
+    ranks: dict[str, int] = {}
+    keys = {}
+    for index, node in enumerate(nodes):
+        workflow = node.fullname.split('.')[-2].removesuffix('_wf').removesuffix('_prepare')
+        keys[node] = (node not in first, ranks.setdefault(workflow, len(ranks)), index)
+    return list(nx.lexicographical_topological_sort(graph, key=keys.__getitem__))
+
+
+class OneByOne(LinearPlugin):
+    """Runs the nodes in this process, session by session."""
+
+    def run(self, graph, config, updatehash=False):
+        """Run all nodes; a node that fails costs those that depend on it."""
+        stop = str(config['execution']['stop_on_first_crash']).lower() == 'true'
+        lost: set = set()
+        first_error = None
+        for node in session_by_session(graph):
+            if any(before in lost for before in graph.predecessors(node)):
+                lost.add(node)
+                continue
+            status = 'end'
+            self._tell(node, 'start')
+            try:
+                node.run(updatehash=updatehash)
+            except Exception as error:  # noqa: BLE001
+                # A node can raise anything; its crash file says what.
+                report_crash(node)
+                lost.add(node)
+                status, first_error = 'exception', first_error or error
+            self._tell(node, status)
+            if stop and first_error:
+                break
+        if first_error:
+            raise first_error
+
+    def _tell(self, node, status: str) -> None:
+        if self._status_callback:
+            self._status_callback(node, status)
 
 
 class PatientMultiProc(MultiProcPlugin):
@@ -28,6 +86,14 @@ class PatientMultiProc(MultiProcPlugin):
         super().__init__(plugin_args=plugin_args)
         self.pool.shutdown(wait=False)
         self.pool = self._make_pool()
+
+    def _generate_dependency_list(self, graph):
+        super()._generate_dependency_list(graph)
+        index = {node: i for i, node in enumerate(self.procs)}
+        order = [index[node] for node in session_by_session(graph)]
+        self.procs = [self.procs[i] for i in order]
+        self.depidx = self.depidx.tocsr()[order][:, order].tolil()
+        self.refidx = self.depidx.astype(int)
 
     def _submit_job(self, node, updatehash=False):
         try:
@@ -75,6 +141,7 @@ def make_plugin(
     plugin_file: Path | None = None,
     nodes_use_gpu: bool = False,
     verbose: bool = False,
+    progress: Callable | None = None,
 ) -> tuple[object, dict]:
     """Plugin and its arguments.
 
@@ -90,6 +157,8 @@ def make_plugin(
         Whether some nodes take an accelerator.
     verbose : bool
         Whether workers tell each node that they run.
+    progress : callable, optional
+        Called with a node and ``start``, ``end`` or ``exception``.
 
     Returns
     -------
@@ -107,11 +176,13 @@ def make_plugin(
     args['worker_level'] = 'INFO' if verbose else 'CRITICAL'
     if memory_gb is not None:
         args['memory_gb'] = memory_gb
+    if progress is not None:
+        args['status_callback'] = progress
     if nodes_use_gpu:
         # One node at a time on the accelerator that --device names.
         args['n_gpu_procs'] = 1
     if nprocs == 1:
-        return LinearPlugin(plugin_args=args), args
+        return OneByOne(plugin_args=args), args
     # A forked child inherits locks of ITK and torch, and cannot use CUDA at all.
     args['mp_context'] = 'spawn'
     return PatientMultiProc(plugin_args=args), args

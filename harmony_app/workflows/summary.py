@@ -1,0 +1,99 @@
+"""What a run is going to do, and how it ended, in words and as an exit code."""
+
+from pathlib import Path
+
+from harmony_app import __version__
+from harmony_app.bids.discovery import ScanInput
+from harmony_app.bids.publish import read_marker
+from harmony_app.config import RunConfig
+from harmony_app.errors import ExitCode
+from harmony_app.workflows.names import session_name
+from harmony_app.workflows.plans import Plan
+
+
+def describe_plan(plan: Plan, config: RunConfig) -> list[str]:
+    """The plan in words, one line for each scan."""
+    used = len(plan.inventory.scans)
+    skipped = [row for row in plan.inventory.rows if not row.used]
+    lines = [
+        f'harmony-app {__version__}: {used} scans in {len(plan.inventory.sessions)} sessions, '
+        f'method {config.method} on {plan.device}'
+    ]
+    lines += [f'  target of {line}' for line in plan.targets.describe()]
+    for session in plan.sessions:
+        lines.append(f'  {session.name}: {", ".join(_short(scan) for scan in session.scans)}')
+    lines += [
+        f'  {name}: finished before (--overwrite computes it again)' for name in plan.finished
+    ]
+    lines += [f'  skipped {row.path.name}: {row.reason}' for row in skipped]
+    return lines
+
+
+def summarize(
+    output_dir: Path, plan: Plan, run_name: str, logs: Path
+) -> tuple[list[str], ExitCode]:
+    """How each scan ended, and the exit code that follows from nothing else.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Where the markers of the sessions are.
+    plan : Plan
+        What was to be done.
+    run_name : str
+        The run; older markers do not count.
+    logs : Path
+        Where crash files are.
+    """
+    states = []
+    for session in plan.sessions:
+        marker = read_marker(output_dir, session.name)
+        scans = marker['scans'] if marker and marker.get('run') == run_name else {}
+        for scan in session.scans:
+            crashed = {
+                'status': 'failed',
+                'message': f'{session.name} stopped; see {_crash_of(session.name, logs)}',
+                'exit_code': int(ExitCode.FAILURE),
+            }
+            states.append((scan.name, scans.get(scan.name, crashed)))
+    before = sum(
+        len(scans)
+        for (subject, session), scans in plan.inventory.sessions.items()
+        if session_name(subject, session) in plan.finished
+    )
+    by_status = {
+        status: [(name, state) for name, state in states if state['status'] == status]
+        for status in ('done', 'failed', 'skipped')
+    }
+    left_out = [row for row in plan.inventory.rows if not row.used]
+    lines = [f'failed {name}: {state["message"]}' for name, state in by_status['failed']]
+    lines += [f'skipped {name}: {state["message"]}' for name, state in by_status['skipped']]
+    lines += [f'check {name}: {s["message"]}' for name, s in by_status['done'] if s['message']]
+    done = len(by_status['done']) + before
+    lines.append(
+        f'{done} done, {len(by_status["failed"])} failed, '
+        f'{len(by_status["skipped"]) + len(left_out)} skipped'
+        + (f' ({before} were done before)' if before else '')
+    )
+    if not by_status['failed']:
+        return lines, ExitCode.SUCCESS
+    codes = {state['exit_code'] for _, state in by_status['failed']}
+    if done == 0 and len(codes) == 1:
+        return lines, ExitCode(codes.pop())
+    return lines, ExitCode.FAILURE
+
+
+def _crash_of(session: str, logs: Path) -> str:
+    """Newest crash file of a session, else the folder of them."""
+    key = session.replace('-', '_')
+    crashes = sorted(path for path in logs.glob('crash-*') if key in path.name)
+    if not crashes:
+        crashes = sorted(
+            path for path in logs.glob('crash-*') if f'{key}_' in path.read_text(errors='replace')
+        )
+    return str(crashes[-1] if crashes else logs)
+
+
+def _short(scan: ScanInput) -> str:
+    parts = [f'{key}-{label}' for key, label in scan.entities if key not in ('sub', 'ses')]
+    return '_'.join([*parts, scan.contrast])
