@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -190,9 +193,6 @@ def test_the_session_gives_these_files(anat):
 
 
 def test_the_validator_finds_no_error(story):
-    import subprocess
-    import sys
-
     validator = shutil.which('bids-validator-deno') or shutil.which(
         'bids-validator-deno', path=Path(sys.executable).parent
     )
@@ -215,6 +215,7 @@ def test_native_results_lie_exactly_where_the_scan_lies(story, anat, name):
     result = image(anat, name)
     assert result.shape == source.shape
     assert np.array_equal(result.affine, source.affine)
+    assert result.get_data_dtype() == (np.uint8 if 'mask' in name else np.float32)
     for field in ('pixdim', 'qform_code', 'sform_code', 'srow_x', 'quatern_b', 'qoffset_x'):
         assert np.array_equal(result.header[field], source.header[field]), field
 
@@ -274,6 +275,12 @@ def test_settings_and_inputs_stand_beside_the_results(story):
     assert [row['status'] for row in rows] == ['use'] * 3
 
 
+def test_scratch_of_what_is_written_is_cleared_away(story):
+    # What failed is kept, so that a repaired file is all that is computed again.
+    kept = {path.parent.parent.name for path in story.work.rglob('*.zip')}
+    assert kept == {'sub_02_prepare_wf', 'sub_02_wf'}
+
+
 def test_the_group_level_gathers_the_tables(story, capsys):
     main([str(story.raw), str(story.out), 'group'])
     rows = read_table(story.out / 'group_T1w.tsv')
@@ -283,3 +290,41 @@ def test_the_group_level_gathers_the_tables(story, capsys):
     summary = read_table(story.out / 'group_summary.tsv')
     assert {row['contrast'] for row in summary} == {'T1w', 'T2w'}
     assert float(summary[0]['distance_after']) < float(summary[0]['distance_before'])
+
+
+@pytest.mark.slow
+def test_two_runs_with_nothing_faked_give_the_same_bytes(tmp_path, make_head, make_style):
+    """The command itself, in a bare environment: no HOME, registration and all."""
+    head, to_working = make_head('T1w', 3.0, (6.0, -4.0, 8.0))
+    raw = tmp_path / 'raw'
+    save_head(raw / 'sub-01/anat/sub-01_T1w.nii.gz', head, 'PSR')
+    description = {'Name': 'head', 'BIDSVersion': '1.10.0'}
+    (raw / 'dataset_description.json').write_text(json.dumps(description))
+    style = tmp_path / 'style.json'
+    style.write_text(json.dumps(make_style('T1w').to_dict()))
+    results = []
+    for number in ('1', '2'):
+        out = tmp_path / f'out{number}'
+        arguments = ['run.py', raw, out, 'participant', '--method', 'nyul', '--target', style]
+        # The second run with worker processes: the same voxels however it is run.
+        arguments += ['-w', tmp_path / f'work{number}', '--nprocs', number, '--mem', '8G']
+        done = subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=Path(__file__).parents[1],
+            env=os.environ | {'HOME': '/nonexistent'},
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-2] == '1 done, 0 failed, 0 skipped'
+        results.append({k: v for k, v in digests(out).items() if k.endswith('.nii.gz')})
+        # Scratch of a written session is cleared away.
+        assert not list((tmp_path / f'work{number}').rglob('*.zip'))
+    assert results[0] == results[1]
+    assert len(results[0]) == 8
+    matrix = read_itk_affine(out / f'sub-01/anat/sub-01_from-T1w_to-{SPACE}_mode-image_xfm.txt')
+    # The template itself is registered to the template: centres agree within two voxels.
+    centre = np.array([0, -18, 5, 1])
+    apart = matrix @ np.linalg.inv(to_working) @ centre - centre
+    assert np.linalg.norm(apart[:3]) < 6

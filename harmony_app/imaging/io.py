@@ -135,8 +135,10 @@ def read_scan(path: str | os.PathLike) -> NativeScan:
     return NativeScan(volume, geometry, tuple(notes))
 
 
-def write_like(path: str | os.PathLike, data_ras: np.ndarray, geometry: Geometry) -> None:
-    """Write RAS data on the grid of the file it came from, as float32.
+def write_like(
+    path: str | os.PathLike, data_ras: np.ndarray, geometry: Geometry, dtype: type = np.float32
+) -> None:
+    """Write RAS data on the grid of the file it came from.
 
     Shape, affine, pixdim, qform, sform and their codes are those of the input, bit for
     bit; two calls with the same data give the same bytes.
@@ -149,6 +151,8 @@ def write_like(path: str | os.PathLike, data_ras: np.ndarray, geometry: Geometry
         Data on the grid of ``NativeScan.volume``.
     geometry : Geometry
         From :func:`read_scan`.
+    dtype : dtype, optional
+        Data type on disk; float32 for images, uint8 for masks.
 
     Raises
     ------
@@ -164,9 +168,9 @@ def write_like(path: str | os.PathLike, data_ras: np.ndarray, geometry: Geometry
     data = apply_orientation(np.asarray(data_ras), restore)
     if data.shape != geometry.shape[:3]:
         raise ValueError(f'data of shape {data.shape} do not fit the grid {geometry.shape}')
-    data = data.astype(np.float32).reshape(geometry.shape)
+    data = data.astype(dtype).reshape(geometry.shape)
     header = geometry.header.copy()
-    header.set_data_dtype(np.float32)
+    header.set_data_dtype(dtype)
     header.set_slope_inter(1.0, 0.0)
     # A display window of the old intensities would hide the new ones.
     header['cal_min'] = header['cal_max'] = 0

@@ -227,7 +227,7 @@ class SessionOutputs:
         # Masks of several contrasts would share a name: BIDS has no entity for the contrast.
         desc = 'brain' if contrast == 'T1w' else f'brain{contrast}'
         path = derivative_path(self.staging, self.entities[name], 'mask', desc=desc)
-        write_like(self._made(name, path), mask.data > 0.5, self._geometry(prepared))
+        write_like(self._made(name, path), mask.data > 0.5, self._geometry(prepared), np.uint8)
         write_json(
             self._made(name, sidecar_path(path)),
             {
