@@ -9,6 +9,7 @@ from nipype.pipeline import engine as pe
 from harmony_app.bids.discovery import Selection, discover
 from harmony_app.workflows.harmony import init_harmony_wf, init_prepare_wf, init_session_wf
 from harmony_app.workflows.plans import MethodSettings, SessionPlan
+from harmony_app.workflows.plugin import session_by_session
 
 
 @pytest.fixture
@@ -121,3 +122,24 @@ def test_workflows_fit_into_another_pipeline(sessions, tmp_path, make_style):
         'finished',
         'aligned',
     }
+
+
+def test_a_session_ends_before_the_next_begins_and_the_target_comes_first(
+    sessions, tmp_path, make_style
+):
+    scans = {'T1w': sessions[2].scans}
+    workflow = build(sessions, tmp_path, make_style, target_scans=scans, target_names={'T1w': 'x'})
+    workflow.base_dir = str(tmp_path)
+    order = [
+        node.fullname.split('.')[1:] for node in session_by_session(workflow._create_flat_graph())
+    ]
+    steps = ['_'.join(parts) for parts in order if parts[-1] in ('align', 'write', 'encode_target')]
+    assert steps == [
+        'sub_02_prepare_wf_align',
+        'encode_target',
+        'sub_01_ses_a_prepare_wf_align',
+        'sub_01_ses_a_wf_write',
+        'sub_01_ses_b_prepare_wf_align',
+        'sub_01_ses_b_wf_write',
+        'sub_02_wf_write',
+    ]

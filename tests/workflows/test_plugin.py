@@ -5,12 +5,12 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from harmony_app.errors import OptionError
-from harmony_app.workflows.plugin import PatientMultiProc, make_plugin
+from harmony_app.workflows.plugin import OneByOne, PatientMultiProc, make_plugin
 
 
 def test_one_process_needs_no_pool():
     plugin, _ = make_plugin(1)
-    assert type(plugin).__name__ == 'LinearPlugin'
+    assert isinstance(plugin, OneByOne)
 
 
 def test_memory_and_accelerators_are_limited():
@@ -29,6 +29,32 @@ def test_a_plugin_file_decides_alone(tmp_path):
         path.write_text(text)
         with pytest.raises(OptionError, match='--use-plugin'):
             make_plugin(4, 8, path)
+
+
+def _fail():
+    raise RuntimeError('broken')
+
+
+def _take(item):
+    return item
+
+
+def test_a_node_that_fails_costs_what_depends_on_it_and_nothing_else(tmp_path):
+    workflow = pe.Workflow('failing_wf', base_dir=str(tmp_path))
+    workflow.config['execution'] = {'crashdump_dir': str(tmp_path), 'crashfile_format': 'txt'}
+    failing = pe.Node(niu.Function(function=_fail, output_names=['out']), name='failing')
+    after = pe.Node(niu.Function(function=_take, output_names=['out']), name='after')
+    apart = pe.Node(niu.Function(function=_answer, output_names=['out']), name='apart')
+    workflow.connect(failing, 'out', after, 'item')
+    workflow.add_nodes([apart])
+    told = []
+    plugin = OneByOne({'status_callback': lambda node, status: told.append((node.name, status))})
+    with pytest.raises(RuntimeError, match='broken'):
+        workflow.run(plugin=plugin)
+    assert ('apart', 'end') in told
+    assert ('failing', 'exception') in told
+    assert not [status for name, status in told if name == 'after']
+    assert len(list(tmp_path.glob('crash-*.txt'))) == 1
 
 
 def _kill_self():
