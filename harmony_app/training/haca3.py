@@ -74,7 +74,7 @@ class Settings:
     seed: int = 1
     rate: float = 1.5e-3
     decay: float = 1e-4
-    average: float = 0.998
+    average: float = 0.99
     reconstruction: float = 10.0
     edges: float = 0.5
     kl: float = 0.003
