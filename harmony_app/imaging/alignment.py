@@ -16,13 +16,20 @@ import numpy as np
 from scipy import ndimage, optimize
 
 from harmony_app.imaging.grid import coarse_grid
+from harmony_app.imaging.head import align_head
 from harmony_app.imaging.masks import head_mask, otsu_threshold
 from harmony_app.imaging.resample import isotropic_grid, resample
 from harmony_app.imaging.template import load_template
 from harmony_app.imaging.volume import Volume
 
-SHELLS = (7.0, 16.0)
+SHELLS = (3.0, 8.0)
 """Outer borders in mm of the shells around the brain."""
+
+SHELL_WEIGHT = 0.1
+"""Weight of a point of the shells against one of the brain.
+
+With equal weights the brain of a scan with bright fat would swell to the scalp.
+"""
 
 CENTRE = np.array([0.0, -18.0, 10.0])
 """Centre of the template's brain in mm, about which rotations and scales are taken."""
@@ -72,8 +79,8 @@ class Model:
 
 
 @lru_cache(maxsize=4)
-def template_model(step: int) -> Model:
-    """Tissue maps and shells on the working grid averaged to ``step`` mm."""
+def template_model(step: int, most: int = MOST_POINTS) -> Model:
+    """Tissue maps and shells on the working grid averaged to ``step`` mm, thinned to ``most`` points."""
     template = load_template()
     shape, affine = coarse_grid(step)
     tissues = np.stack([block_mean(t, step) for t in template.tissues])
@@ -91,9 +98,9 @@ def template_model(step: int) -> Model:
     maps = np.stack([*tissues, *shells], axis=-1)[use]
     design = np.column_stack([np.ones(len(index)), maps[:, 0:3], maps[:, 3:]])
     model = Model(index @ affine[:3, :3].T + affine[:3, 3], design, brain[use] > 0.5)
-    if len(index) <= MOST_POINTS:
+    if len(index) <= most:
         return model
-    keep = slice(None, None, -(-len(index) // MOST_POINTS))
+    keep = slice(None, None, -(-len(index) // most))
     return Model(model.points[keep], model.design[keep], model.brain[keep])
 
 
@@ -106,10 +113,12 @@ class Score:
         Scan; NaN-free, isotropic voxels of about ``step`` mm.
     step : int
         Voxel edge of the template's model in mm.
+    most : int, optional
+        Points that are compared at most.
     """
 
-    def __init__(self, volume: Volume, step: int):
-        self.model = template_model(step)
+    def __init__(self, volume: Volume, step: int, most: int = MOST_POINTS):
+        self.model = template_model(step, most)
         self.to_voxel = np.linalg.inv(volume.affine)
         self.to_voxel[:3, 3] += PAD
         self.shape = np.array(volume.shape) + 2 * PAD
@@ -119,7 +128,7 @@ class Score:
         # field of view counts nowhere. Soft borders keep the score smooth.
         seen = ndimage.gaussian_filter(np.pad(np.ones(volume.shape), PAD), 0.7)
         head = ndimage.gaussian_filter(np.pad(head_mask(volume).astype(float), PAD), 1.0)
-        self.weights = np.concatenate([seen.ravel(), (seen * head).ravel()])
+        self.weights = np.concatenate([seen.ravel(), SHELL_WEIGHT * (seen * head).ravel()])
 
     def __call__(self, matrix: np.ndarray, slope: bool = False):
         """Score of ``matrix`` (template mm to scan mm), and its derivative by the matrix.
@@ -205,7 +214,7 @@ def _trilinear(
 
 
 def align_template(volume: Volume) -> tuple[np.ndarray, float, np.ndarray]:
-    """Affine of template mm to scan mm, from many starts.
+    """Affine of template mm to scan mm: by the whole head, then by the tissues.
 
     Parameters
     ----------
@@ -221,18 +230,11 @@ def align_template(volume: Volume) -> tuple[np.ndarray, float, np.ndarray]:
     contrast : ndarray, shape (6,)
         Intensities of constant, GM, WM, CSF and shells in the compressed scan.
     """
-    coarse = Score(prepare(volume, 8.0), 8)
-    starts = _search(coarse, _head_starts(volume))
-    tuned = [_climb(coarse, matrix, _rigid_scale, 30) for matrix in starts]
-    tuned.sort(key=lambda pair: -pair[1])
     middle = Score(prepare(volume, 4.0), 4)
-    candidates = []
-    for matrix, _ in _distinct(tuned, 2):
-        matrix, _ = _climb(middle, matrix, _rigid_scale, 30)
-        candidates.append(_climb(middle, matrix, _full, 50))
-    matrix, _ = max(candidates, key=lambda pair: pair[1])
+    start = max(align_head(volume), key=lambda matrix: middle(matrix)[0])
+    # the head brought it here; the tissues inside the brain have the last word
     fine = Score(prepare(volume, 2.0), 2)
-    matrix, _ = _climb(fine, matrix, _full, 40)
+    matrix, _ = _climb(fine, start, 30)
     return matrix, float(fine(matrix)[0]), fine.contrast(matrix)
 
 
@@ -258,96 +260,11 @@ def block_mean(data: np.ndarray, step: int) -> np.ndarray:
     return data.reshape(x, step, y, step, z, step).mean(axis=(1, 3, 5))
 
 
-def _head_starts(volume: Volume) -> list[np.ndarray]:
-    """Points of the scan where the centre of the brain may be: below the top of the head."""
-    coarse = prepare(volume, 8.0)
-    mask = coarse.data > 0.5 * otsu_threshold(coarse.data)
-    mask = ndimage.binary_opening(mask)
-    labels, count = ndimage.label(mask)
-    if count:
-        sizes = np.bincount(labels.ravel())
-        sizes[0] = 0
-        mask = labels == sizes.argmax()
-    index = np.argwhere(mask)
-    if not len(index):
-        index = np.argwhere(np.ones_like(mask))
-    points = index @ coarse.affine[:3, :3].T + coarse.affine[:3, 3]
-    top = np.percentile(points[:, 2], 99.5)
-    upper = points[points[:, 2] > top - 150]
-    low, high = np.percentile(upper, (2, 98), axis=0)
-    middle = (low + high) / 2
-    return [
-        np.array([middle[0], middle[1] + dy, top - dz])
-        for dz in (45, 60, 75, 90, 105)
-        for dy in (-24, -8, 8, 24)
-    ]
-
-
-def _search(score: Score, centres: list[np.ndarray], keep: int = 6) -> list[np.ndarray]:
-    """The best of a grid of centres, pitches and sizes, each unlike the others."""
-    found = []
-    for centre in centres:
-        for pitch in (-30, -15, 0, 15, 30):
-            parameters = np.array([np.radians(pitch), 0, 0, 0, 0, 0, np.log(USUAL_SIZE)])
-            matrix = _rigid_scale(parameters, _placed(centre))[0]
-            found.append((matrix, score(matrix)[0]))
-    found.sort(key=lambda pair: -pair[1])
-    return [matrix for matrix, _ in _distinct(found, keep)]
-
-
-def _placed(centre: np.ndarray) -> np.ndarray:
-    """Translation that takes the centre of the template's brain to a point."""
-    matrix = np.eye(4)
-    matrix[:3, 3] = centre - CENTRE
-    return matrix
-
-
-def _distinct(pairs: list, keep: int, apart: float = 8.0) -> list:
-    """The first pairs whose matrices move the corners of the brain apart from each other."""
-    corners = CENTRE + 60 * np.stack(np.meshgrid(*[(-1, 1)] * 3, indexing='ij'), -1).reshape(-1, 3)
-    chosen, places = [], []
-    for pair in pairs:
-        place = corners @ pair[0][:3, :3].T + pair[0][:3, 3]
-        if all(np.abs(place - other).max() > apart for other in places):
-            chosen.append(pair)
-            places.append(place)
-        if len(chosen) == keep:
-            break
-    return chosen
-
-
-def _rotation(angles: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Rotation about x, then y, then z (radians), and its derivatives."""
-    turns, slopes = [], []
-    for axis, angle in enumerate(angles):
-        i, j = [(1, 2), (2, 0), (0, 1)][axis]
-        turn, slope = np.eye(3), np.zeros((3, 3))
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[j, i], turn[i, j] = np.sin(angle), -np.sin(angle)
-        slope[i, i] = slope[j, j] = -np.sin(angle)
-        slope[j, i], slope[i, j] = np.cos(angle), -np.cos(angle)
-        turns.append(turn)
-        slopes.append(slope)
-    x, y, z = turns
-    return z @ y @ x, [z @ y @ slopes[0], z @ slopes[1] @ x, slopes[2] @ y @ x]
-
-
 def _about_centre(linear: np.ndarray, shift: np.ndarray) -> np.ndarray:
     matrix = np.eye(4)
     matrix[:3, :3] = linear
     matrix[:3, 3] = CENTRE - linear @ CENTRE + shift
     return matrix
-
-
-def _rigid_scale(parameters: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Start after rotation (3), shift (3, in units of 60 mm) and log scale (1), with slopes."""
-    size = np.exp(parameters[6])
-    turn, by_angle = _rotation(parameters[:3])
-    matrix = start @ _about_centre(size * turn, 60 * parameters[3:6])
-    slopes = [_slope(start, size * d) for d in by_angle]
-    slopes += [_shift_slope(start, axis) for axis in range(3)]
-    slopes.append(_slope(start, size * turn))
-    return matrix, slopes
 
 
 def _full(parameters: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -376,22 +293,21 @@ def _shift_slope(start: np.ndarray, axis: int) -> np.ndarray:
     return start @ slope
 
 
-def _climb(score: Score, start: np.ndarray, form, steps: int) -> tuple[np.ndarray, float]:
-    """Best matrix from a start by L-BFGS, with a prior on sizes that no head has."""
+def _climb(score: Score, start: np.ndarray, steps: int) -> tuple[np.ndarray, float]:
+    """Best matrix from a start by L-BFGS, less a penalty on strain and turn."""
 
     def cost(parameters):
-        matrix, slopes = form(parameters, start)
+        matrix, slopes = _full(parameters, start)
         value, derivative = score(matrix, slope=True)
         by_parameter = np.array([np.sum(derivative * s[:3]) for s in slopes])
         prior, by_prior = _prior(matrix)
         by_parameter -= np.array([np.sum(by_prior * s[:3, :3]) for s in slopes])
         return prior - value, -by_parameter
 
-    count = 7 if form is _rigid_scale else 12
     result = optimize.minimize(
-        cost, np.zeros(count), jac=True, method='L-BFGS-B', options={'maxiter': steps}
+        cost, np.zeros(12), jac=True, method='L-BFGS-B', options={'maxiter': steps}
     )
-    matrix = form(result.x, start)[0]
+    matrix = _full(result.x, start)[0]
     return matrix, -float(result.fun)
 
 

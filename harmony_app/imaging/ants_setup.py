@@ -3,6 +3,10 @@
 import os
 from types import ModuleType
 
+import numpy as np
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
 SEED = 20231
 """Default seed of ITK's samplers."""
 
@@ -29,10 +33,8 @@ def import_ants(seed: int = SEED) -> ModuleType:
 
 def to_ants(data, affine, seed: int = SEED):
     """ANTs image of an array on any grid (RAS mm in, ITK's LPS mm inside)."""
-    import numpy as np
-
     ants = import_ants(seed)
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    lps = LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     return ants.from_numpy(
         np.ascontiguousarray(data, dtype=np.float32),
@@ -40,3 +42,43 @@ def to_ants(data, affine, seed: int = SEED):
         spacing=tuple(spacing.tolist()),
         direction=lps[:3, :3] / spacing,
     )
+
+
+def write_affine(ants, matrix: np.ndarray):
+    """File of an ITK affine from a RAS matrix (fixed mm to moving mm)."""
+    import tempfile
+
+    lps = LPS @ matrix @ LPS
+    transform = ants.create_ants_transform(
+        transform_type='AffineTransform',
+        dimension=3,
+        matrix=lps[:3, :3],
+        translation=lps[:3, 3],
+        precision='double',
+    )
+    with tempfile.NamedTemporaryFile(suffix='.mat', delete=False) as file:
+        name = file.name
+    ants.write_transform(transform, name)
+    return name
+
+
+def read_affine(ants, names: list[str]) -> np.ndarray:
+    """RAS matrix (fixed mm to moving mm) of a chain of ITK affines."""
+    matrix = np.eye(4)
+    for name in names:
+        transform = ants.read_transform(name)
+        values, centre = np.array(transform.parameters), np.array(transform.fixed_parameters)
+        step = np.eye(4)
+        step[:3, :3] = values[:9].reshape(3, 3)
+        step[:3, 3] = values[9:] + centre - step[:3, :3] @ centre
+        matrix = matrix @ step
+    remove_files(names)
+    return LPS @ matrix @ LPS
+
+
+def remove_files(names: list[str]) -> None:
+    """Delete the files that ANTs left in the temporary folder."""
+    from pathlib import Path
+
+    for name in set(names):
+        Path(name).unlink(missing_ok=True)

@@ -16,7 +16,13 @@ from harmony_app.imaging.alignment import (
     align_template,
     prepare,
 )
-from harmony_app.imaging.ants_setup import import_ants, to_ants
+from harmony_app.imaging.ants_setup import (
+    import_ants,
+    read_affine,
+    remove_files,
+    to_ants,
+    write_affine,
+)
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE, coarse_grid
 from harmony_app.imaging.masks import is_skull_stripped, largest_component
 from harmony_app.imaging.resample import resample
@@ -34,8 +40,6 @@ BRAIN_LITRES = (0.9, 2.2)
 
 GOOD_QUALITY = 0.5
 """Quality below which a registration should be shown to a person."""
-
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def register_rigid(moving: Volume, fixed: Volume, seed: int = 20231) -> np.ndarr
             fixed=fixed_image,
             moving=moving_image,
             type_of_transform='Rigid',
-            initial_transform=_ants_affine(ants, np.linalg.inv(start)),
+            initial_transform=write_affine(ants, np.linalg.inv(start)),
             aff_metric='mattes',
             aff_sampling=32,
             aff_random_sampling_rate=0.25,
@@ -155,7 +159,7 @@ def register_rigid(moving: Volume, fixed: Volume, seed: int = 20231) -> np.ndarr
             random_seed=seed,
             singleprecision=False,
         )
-        matrix = np.linalg.inv(_read_affine(ants, result['fwdtransforms']))
+        matrix = np.linalg.inv(read_affine(ants, result['fwdtransforms']))
         found += [matrix]
     # The registration may also wander off: its end must beat its start.
     candidates = found + [np.eye(4)]
@@ -233,10 +237,10 @@ def _carry_maps(
         moving=to_ants(source.data, affine),
         mask=to_ants(near[box], corner),
         type_of_transform='SyNOnly',
-        initial_transform=_ants_affine(ants, to_template),
+        initial_transform=write_affine(ants, to_template),
         syn_metric='CC',
         syn_sampling=2,
-        reg_iterations=(40, 15),
+        reg_iterations=(50, 2),
         grad_step=0.15,
         flow_sigma=3,
         total_sigma=0.5,
@@ -261,7 +265,7 @@ def _carry_maps(
     carried = np.stack([np.clip(carry(t), 0, 1) for t in template.tissues])
     carried /= np.maximum(carried.sum(axis=0), 1e-3)
     tissues[(slice(None), *fine_box)] = np.rint(255 * carried * mask[fine_box])
-    _remove(result['fwdtransforms'] + result['invtransforms'])
+    remove_files(result['fwdtransforms'] + result['invtransforms'])
     return mask, tissues, _explained(aligned.data, mask, tissues)
 
 
@@ -330,43 +334,3 @@ def _overlap_information(moving: Volume, fixed: Volume, matrix: np.ndarray) -> f
         return 0.0
     moved = resample(moving, still.shape, affine, matrix, order=1).data
     return mutual_information(still[seen], moved[seen])
-
-
-def _ants_affine(ants, matrix: np.ndarray):
-    """File of an ITK affine from a RAS matrix (fixed mm to moving mm)."""
-    import tempfile
-
-    lps = LPS @ matrix @ LPS
-    transform = ants.create_ants_transform(
-        transform_type='AffineTransform',
-        dimension=3,
-        matrix=lps[:3, :3],
-        translation=lps[:3, 3],
-        precision='double',
-    )
-    with tempfile.NamedTemporaryFile(suffix='.mat', delete=False) as file:
-        name = file.name
-    ants.write_transform(transform, name)
-    return name
-
-
-def _read_affine(ants, names: list[str]) -> np.ndarray:
-    """RAS matrix (fixed mm to moving mm) of a chain of ITK affines."""
-    matrix = np.eye(4)
-    for name in names:
-        transform = ants.read_transform(name)
-        values, centre = np.array(transform.parameters), np.array(transform.fixed_parameters)
-        step = np.eye(4)
-        step[:3, :3] = values[:9].reshape(3, 3)
-        step[:3, 3] = values[9:] + centre - step[:3, :3] @ centre
-        matrix = matrix @ step
-    _remove(names)
-    return LPS @ matrix @ LPS
-
-
-def _remove(names: list[str]) -> None:
-    """Delete the files that ANTs left in the temporary folder."""
-    from pathlib import Path
-
-    for name in set(names):
-        Path(name).unlink(missing_ok=True)
