@@ -13,6 +13,7 @@ from harmony_app.methods.transfer_features import condition_vector, volume_featu
 from harmony_app.phantom.anatomy import blur
 from harmony_app.phantom.protocol import Protocol
 from harmony_app.phantom.sequences import signal
+from harmony_app.phantom.subject import SPREAD
 from harmony_app.phantom.tissues import TISSUES, tissue_properties, vary_properties
 from harmony_app.training.heads import render
 from harmony_app.training.randomize import (
@@ -102,7 +103,7 @@ def random_look(contrast: str, rng: np.random.Generator) -> Look:
     return Look(random_protocol(contrast, rng), factors, random_monotone_map(strength, rng))
 
 
-def look_signals(look: Look, person: int, spread: float = 0.05) -> torch.Tensor:
+def look_signals(look: Look, person: int, spread: float = SPREAD) -> torch.Tensor:
     """Signals of one person's tissues under a look, white matter at 1, shape (K,)."""
     generator = torch.Generator().manual_seed(person)
     tissues = vary_properties(tissue_properties(look.protocol.field), spread, generator)
