@@ -7,7 +7,7 @@ import math
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from harmony_app.errors import InputError, OptionError
 from harmony_app.nets.haca3 import VARIANTS, Haca3Nets, sample_anatomy
 from harmony_app.training import losses
 from harmony_app.training.checkpoint import load_checkpoint, save_checkpoint
+from harmony_app.training.haca3_settings import Settings
 from harmony_app.training.haca3_validation import save_examples, validate
 from harmony_app.training.heads import VALIDATION, load_heads
 from harmony_app.training.slices import LEVELS, Batch, SliceSampler
@@ -24,70 +25,6 @@ from harmony_app.training.slices import LEVELS, Batch, SliceSampler
 CHECKPOINT = 'checkpoint.safetensors'
 LOG = 'log.csv'
 TERMS = ('reconstruction', 'kl', 'anatomy', 'artifact', 'cycle', 'tissue', 'levels')
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a training is told.
-
-    Parameters
-    ----------
-    variant : str
-        Widths, a name in :data:`harmony_app.nets.haca3.VARIANTS`.
-    batch, size : int
-        Draws of a step, and edge of their crops.
-    minutes : float
-        Budget of time; the learning rate falls over it.
-    steps : int
-        Budget of steps instead, where not 0: then the same seed gives the same weights,
-        interrupted or not.
-    seed : int
-        Of weights, draws and noise.
-    rate, decay : float
-        Learning rate at its highest, and weight decay of AdamW.
-    average : float
-        Decay of the running average of the weights, which is what is kept.
-    reconstruction, edges, kl, anatomy, artifact, cycle : float
-        Weights of the losses (equation 2 of the paper; ``edges`` is ours).
-    tissue, levels : float
-        Weights of the cross entropy of the anatomy against the phantom's tissues, and of the
-        error of the tissue intensities that a small network reads off theta. Ours: anatomy and
-        contrast find their meaning long before the losses of the paper alone would give it.
-    warm : float
-        Share of the budget in which anatomy and theta learn from the tissues only, and the
-        decoder is given the true anatomy every other step.
-    tissue_until : float
-        Share of the budget over which both weights fall to a tenth.
-    dropout : float
-        Chance that one of the two sources is left out of the attention.
-    inter_every : int
-        Steps between two with a cycle between sites.
-    checkpoint_minutes : float
-        Time between checkpoints.
-    """
-
-    variant: str = 'compact'
-    batch: int = 4
-    size: int = 128
-    minutes: float = 60.0
-    steps: int = 0
-    seed: int = 1
-    rate: float = 1.5e-3
-    decay: float = 1e-4
-    average: float = 0.99
-    reconstruction: float = 10.0
-    edges: float = 0.5
-    kl: float = 0.003
-    anatomy: float = 0.3
-    artifact: float = 0.3
-    cycle: float = 0.1
-    tissue: float = 2.0
-    levels: float = 2.0
-    warm: float = 0.3
-    tissue_until: float = 0.8
-    dropout: float = 0.35
-    inter_every: int = 6
-    checkpoint_minutes: float = 5.0
 
 
 class Haca3Training:
