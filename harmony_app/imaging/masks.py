@@ -24,6 +24,8 @@ def otsu_threshold(data: np.ndarray, bins: int = 256) -> float:
     low, high = float(data.min()), float(np.percentile(data, 99))
     if high <= low:
         high = float(data.max())
+    if high <= low:
+        return low
     counts, edges = np.histogram(np.clip(data, low, high), bins=bins, range=(low, high))
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
