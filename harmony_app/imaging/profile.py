@@ -85,6 +85,27 @@ class TissueProfile:
         )
 
 
+def blend_profiles(target: TissueProfile, other: TissueProfile, weight: float) -> TissueProfile:
+    """Profile between two, quantile by quantile.
+
+    Parameters
+    ----------
+    target, other : TissueProfile
+    weight : float
+        Of ``other``, 0 to 1. The head is the target's where one of them shows none.
+    """
+
+    def blended(a, b):
+        return tuple(((1 - weight) * np.array(a) + weight * np.array(b)).tolist())
+
+    return TissueProfile(
+        medians=blended(target.medians, other.medians),
+        spreads=blended(target.spreads, other.spreads),
+        brain=blended(target.brain, other.brain),
+        head=blended(target.head, other.head) if target.head and other.head else target.head,
+    )
+
+
 def measure_profile(data: np.ndarray, brain: np.ndarray, tissues: np.ndarray) -> TissueProfile:
     """Measure the style of a scan on the working grid.
 

@@ -21,7 +21,7 @@ from harmony_app.engine.anatomy import (
 )
 from harmony_app.engine.compute import Compute
 from harmony_app.errors import InputError, ModelError, OptionError, ScanError
-from harmony_app.imaging.profile import TissueProfile, measure_profile
+from harmony_app.imaging.profile import blend_profiles, measure_profile
 from harmony_app.imaging.resample import resample
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import CONTRASTS, Harmonized, Method, Scan, Style
@@ -336,8 +336,15 @@ class Haca3(Method):
         decoder_profile_weight: float = 0.0,
         autocast: bool = False,
         batch: int = 16,
+        fusion: str | None = None,
     ) -> 'Haca3':
         """Read a model folder, the packaged one by default; options as for the class.
+
+        Parameters
+        ----------
+        fusion : str, optional
+            ``median`` or ``network``: how the three orientations become one volume; the
+            network where the model has one by default.
 
         Raises
         ------
@@ -349,17 +356,21 @@ class Haca3(Method):
         try:
             config = Haca3Config.from_dict(metadata['networks'])
             nets = Haca3Nets(config)
-            fusion = FusionNet(config.fusion_width) if metadata['fusion'] else None
+            network = FusionNet(config.fusion_width) if metadata['fusion'] else None
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f'{folder}/model.json does not describe HACA3 networks') from error
-        modules = {'nets': nets} if fusion is None else {'nets': nets, 'fusion': fusion}
+        modules = {'nets': nets} if network is None else {'nets': nets, 'fusion': network}
         for name, module in modules.items():
             start = f'{name}.'
             part = {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
             load_weights(module, part, folder)
+        if fusion == 'network' and network is None:
+            raise OptionError(
+                f'--fusion network: {folder} has no fusion network; leave it out or take median'
+            )
         return cls(
             nets,
-            fusion,
+            None if fusion == 'median' else network,
             metadata,
             transfer=transfer,
             device=device,
@@ -369,27 +380,6 @@ class Haca3(Method):
             autocast=autocast,
             batch=batch,
         )
-
-
-def blend_profiles(target: TissueProfile, other: TissueProfile, weight: float) -> TissueProfile:
-    """Profile between two, quantile by quantile.
-
-    Parameters
-    ----------
-    target, other : TissueProfile
-    weight : float
-        Of ``other``, 0 to 1. The head is the target's where one of them shows none.
-    """
-
-    def blended(a, b):
-        return tuple(((1 - weight) * np.array(a) + weight * np.array(b)).tolist())
-
-    return TissueProfile(
-        medians=blended(target.medians, other.medians),
-        spreads=blended(target.spreads, other.spreads),
-        brain=blended(target.brain, other.brain),
-        head=blended(target.head, other.head) if target.head and other.head else target.head,
-    )
 
 
 def _mean(rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:

@@ -10,10 +10,10 @@ import torch
 
 from harmony_app.errors import InputError, ModelError, OptionError, ScanError
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
-from harmony_app.imaging.profile import measure_profile
+from harmony_app.imaging.profile import blend_profiles, measure_profile
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import CONTRASTS, Harmonized, Method, Scan, Style
-from harmony_app.methods.haca3 import Haca3, blend_profiles
+from harmony_app.methods.haca3 import Haca3
 from harmony_app.methods.model_folder import METADATA, WEIGHTS
 from harmony_app.nets.fusion import FusionNet
 from harmony_app.nets.haca3 import Haca3Config, Haca3Nets
