@@ -3,7 +3,8 @@
 ``python -m benchmarks.phantom_table BIDS OUT --methods none transfer ...`` reads a dataset
 that ``harmony-phantom`` wrote (its truths are in ``derivatives/phantom``), preprocesses it
 by the participant level's own steps and harmonizes each scan to each other site, with the
-style measured on *another* subject's scan there. The result is compared with the noise-free
+style measured there on *other* subjects' scans: all of them (as ``--target site:NAME``
+does), or one (``--one-person``). The result is compared with the noise-free
 scan by the target's protocol on the source's own grid, inside the brain, on the native and
 on the working grid. The ceiling is the target's own preprocessed scan against its own truth.
 """
@@ -89,12 +90,22 @@ def session_pairs(sessions: list[str], every: bool) -> list[tuple[str, str]]:
     return [(a, sessions[(i + 1) % len(sessions)]) for i, a in enumerate(sessions)]
 
 
-def run(bids: Path, out: Path, methods: dict, contrasts, grids, every: bool) -> pd.DataFrame:
+def others_than(subject: str, subjects: list[str], one: bool) -> list[str]:
+    """The people whose scans show a site's style: all but the subject, or the next one."""
+    start = subjects.index(subject) + 1
+    others = [*subjects[start:], *subjects[: start - 1]]
+    return others[:1] if one else others
+
+
+def run(
+    bids: Path, out: Path, methods: dict, contrasts, grids, every: bool, one_person: bool
+) -> pd.DataFrame:
     """Score every method on every pair; one row per method, pair and grid."""
     data = Preprocessed(bids, out / 'cache', Selection())
     subjects = sorted({scan.subject for scan in data.inputs})
     rows = []
     for contrast in contrasts:
+        styles = {}
         by_key = {(s.subject, s.session): s for s in data.inputs if s.contrast == contrast}
         sessions = sorted({session for _, session in by_key})
         ceilings = {
@@ -104,11 +115,10 @@ def run(bids: Path, out: Path, methods: dict, contrasts, grids, every: bool) -> 
         }
         shown = []
         for subject in subjects:
-            other = subjects[(subjects.index(subject) + 1) % len(subjects)]
+            others = others_than(subject, subjects, one_person)
             for here, there in session_pairs(sessions, every):
                 source = by_key[subject, here]
                 scan = data.load(source)
-                target = data.load(by_key[other, there])
                 reference = Reference(bids, source, scan, there)
                 picture = [scan.working]
                 before = {
@@ -116,7 +126,10 @@ def run(bids: Path, out: Path, methods: dict, contrasts, grids, every: bool) -> 
                     'mni': reference.score(scan.working.data, 'mni'),
                 }
                 for name, method in methods.items():
-                    style = method.encode_target([target], there)
+                    if (name, subject, there) not in styles:
+                        shows = [data.load(by_key[other, there]) for other in others]
+                        styles[name, subject, there] = method.encode_target(shows, there)
+                    style = styles[name, subject, there]
                     results = method.harmonize([scan], style)
                     volumes = {'native': results[0].native, 'mni': results[0].working}
                     picture.append(results[0].working)
@@ -180,6 +193,9 @@ def main() -> None:
     parser.add_argument('--contrasts', nargs='+', default=list(CONTRASTS))
     parser.add_argument('--grids', nargs='+', default=['native', 'mni', 'decoder'])
     parser.add_argument('--cyclic', action='store_true', help='each site to the next only')
+    parser.add_argument(
+        '--one-person', action='store_true', help="a site's style from one other person's scan"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     methods = {}
@@ -187,7 +203,13 @@ def main() -> None:
         trained = name in ('transfer', 'haca3')
         methods[name] = get_method(name, options.model if trained else None)
     rows = run(
-        options.bids, options.out, methods, options.contrasts, options.grids, not options.cyclic
+        options.bids,
+        options.out,
+        methods,
+        options.contrasts,
+        options.grids,
+        not options.cyclic,
+        options.one_person,
     )
     stem = '_'.join(options.contrasts)
     rows.to_csv(options.out / f'phantom_{stem}_rows.tsv', sep='\t', index=False)
