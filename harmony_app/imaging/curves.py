@@ -19,7 +19,7 @@ def apply_curve(data: np.ndarray, curve: Sequence[tuple[float, float]]) -> np.nd
 
 
 def calibration_curve(here: TissueProfile, there: TissueProfile) -> tuple[tuple[float, float], ...]:
-    """Monotone map that brings the GM, WM and CSF medians of one scan to those of another.
+    """Monotone map that brings the GM, WM and CSF levels of one scan to those of another.
 
     Tissues whose order differs in the two, or that lie closer than 0.02, cannot be told
     apart by intensity and are brought to their common mean.
@@ -34,7 +34,7 @@ def calibration_curve(here: TissueProfile, there: TissueProfile) -> tuple[tuple[
     tuple of (float, float)
         Knots of :func:`apply_curve`, from (0, 0) upwards; the slopes lie in 0.1 to 10.
     """
-    pairs = sorted(zip(here.medians, there.medians, strict=True))
+    pairs = sorted(zip(here.levels, there.levels, strict=True))
     groups = [[pair] for pair in pairs]
     merged = True
     while merged:
@@ -58,6 +58,52 @@ def calibration_curve(here: TissueProfile, there: TissueProfile) -> tuple[tuple[
     gain = np.clip(y / x, 0.5, 2.0)
     knots.append((x + 1.0, float(y + gain)))
     return tuple(knots)
+
+
+def bounded_levels(
+    reached: Sequence[float], source: Sequence[float], target: Sequence[float], closed: float
+) -> tuple[float, ...]:
+    """Where tissues should lie that have come near enough to a target already, or have not.
+
+    A measured style is known only as well as one person's anatomy tells it. What a network
+    reached is left alone inside the remaining distance and brought to its border outside.
+
+    Parameters
+    ----------
+    reached, source, target : sequence of float
+        Levels of the tissues now, before, and wanted.
+    closed : float
+        Share of the distance between source and target that is to be closed at least, 0 to 1.
+
+    Examples
+    --------
+    >>> bounded_levels([0.70, 1.0], [0.5, 1.0], [0.8, 1.0], 0.5)
+    (0.7, 1.0)
+    >>> bounded_levels([0.55, 1.0], [0.5, 1.0], [0.8, 1.0], 0.5)
+    (0.65, 1.0)
+    """
+    goal = np.asarray(target, np.float64)
+    left = (1 - closed) * np.abs(np.subtract(source, goal))
+    return tuple(np.round(np.clip(reached, goal - left, goal + left), 9).tolist())
+
+
+def bounded_distance(
+    reached: Sequence[float], source: Sequence[float], target: Sequence[float], closed: float
+) -> tuple[float, ...]:
+    """As :func:`bounded_levels`, for the Euclidean distance of all tissues together.
+
+    Examples
+    --------
+    >>> bounded_distance([0.6, 1.0, 0.3], [0.6, 1.0, 0.2], [0.6, 1.0, 0.4], 0.5)
+    (0.6, 1.0, 0.3)
+    >>> bounded_distance([0.6, 1.0, 0.2], [0.6, 1.0, 0.2], [0.6, 1.0, 0.4], 0.75)
+    (0.6, 1.0, 0.35)
+    """
+    goal = np.asarray(target, np.float64)
+    away = np.subtract(reached, goal)
+    left = (1 - closed) * np.linalg.norm(np.subtract(source, goal))
+    share = min(1.0, left / max(float(np.linalg.norm(away)), 1e-12))
+    return tuple(np.round(goal + share * away, 9).tolist())
 
 
 def compose_curves(

@@ -79,6 +79,8 @@ class Style:
     wm_peak : float
         White-matter peak of the target in its own units; harmonized images are written
         with it. 1000 for a style that has no unit of its own.
+    scans : int
+        Scans that the style is averaged over; 0 where it is not known.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Style:
     theta: tuple[float, ...] = ()
     eta: tuple[float, ...] = ()
     wm_peak: float = 1000.0
+    scans: int = 0
 
     def to_dict(self) -> dict:
         """Plain types for JSON."""
@@ -189,7 +192,8 @@ class Method(ABC):
         contrasts = {scan.contrast for scan in scans}
         if len(contrasts) != 1:
             raise ValueError(f'a style has one contrast, not {sorted(contrasts)}')
-        return Style(name, contrasts.pop(), TissueProfile.mean([scan.profile for scan in scans]))
+        profile = TissueProfile.mean([scan.profile for scan in scans])
+        return Style(name, contrasts.pop(), profile, scans=len(scans))
 
     def fit(self, scans: Sequence[Scan]) -> None:
         """Learn from preprocessed scans; methods without training have nothing to learn."""

@@ -6,7 +6,7 @@ is the result for contrasts that were not acquired, or where it is asked for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -124,13 +124,10 @@ class Haca3(Method):
         """Average style of scans of one contrast, theta and eta over many slices of each."""
         style = super().encode_target(scans, name)
         found = [self._encode(scan).representation for scan in scans]
-        return Style(
-            style.name,
-            style.contrast,
-            style.profile,
+        return replace(
+            style,
             theta=_mean([r.theta for r in found]),
             eta=_mean([r.eta for r in found]),
-            wm_peak=style.wm_peak,
         )
 
     def harmonize(self, session: Sequence[Scan], target: Style) -> list[Harmonized]:
@@ -171,10 +168,7 @@ class Haca3(Method):
         if self.decoder_profile_weight:
             reached = measure_profile(decoder.data, scan.brain, scan.tissues)
             profile = blend_profiles(target.profile, reached, self.decoder_profile_weight)
-        style = Style(
-            target.name, target.contrast, profile, target.theta, target.eta, target.wm_peak
-        )
-        (result,) = self.transfer.harmonize([scan], style)
+        (result,) = self.transfer.harmonize([scan], replace(target, profile=profile))
         settings = result.settings | self._settings('transfer')
         return Harmonized(
             source=scan.name,
@@ -289,14 +283,7 @@ class Haca3(Method):
         for fields in self.metadata.get('styles', []):
             if (fields['name'], fields['contrast']) == (target.name, target.contrast):
                 known = Style.from_dict(fields)
-                return Style(
-                    target.name,
-                    target.contrast,
-                    target.profile,
-                    known.theta,
-                    known.eta,
-                    target.wm_peak,
-                )
+                return replace(target, theta=known.theta, eta=known.eta)
         return target
 
     def _settings(self, detail: str) -> dict:

@@ -16,6 +16,8 @@ from harmony_app.errors import ModelError
 from harmony_app.imaging.curves import (
     IDENTITY,
     apply_curve,
+    bounded_distance,
+    bounded_levels,
     calibration_curve,
     compose_curves,
 )
@@ -36,7 +38,13 @@ CHUNK = 1 << 19
 """Voxels sliced at once: bounds the memory whatever the scan's size."""
 
 CALIBRATIONS = 2
-"""Times the tissue medians are measured and corrected."""
+"""Times the tissue levels are measured and corrected."""
+
+LEVELS_CLOSED = 0.7
+"""Share of the distance in the tissue levels that is closed at least."""
+
+MEDIANS_CLOSED = 0.55
+"""The same of the plain medians under the registered maps, where the target is one scan."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class BilateralGrid:
     base : tuple of (float, float)
         Knots of the monotone map of the scan that the coefficients act on.
     curve : tuple of (float, float)
-        Knots of a monotone map of the result that brings its tissue medians to the target's.
+        Knots of a monotone map of the result that brings its tissues near the target's.
     """
 
     coefficients: torch.Tensor
@@ -121,7 +129,7 @@ class Transfer(Method):
         for scan in session:
             if scan.contrast != target.contrast:
                 continue
-            grid = self.predict(scan, target.profile)
+            grid = self.predict(scan, target.profile, target.scans == 1)
             results.append(
                 Harmonized(
                     source=scan.name,
@@ -138,7 +146,7 @@ class Transfer(Method):
         return results
 
     @torch.inference_mode()
-    def predict(self, scan: Scan, target: TissueProfile) -> BilateralGrid:
+    def predict(self, scan: Scan, target: TissueProfile, one_scan: bool = False) -> BilateralGrid:
         """Predict the grid that brings a scan to a style, and calibrate it.
 
         Parameters
@@ -147,17 +155,26 @@ class Transfer(Method):
             The source.
         target : TissueProfile
             The measured style to reach.
+        one_scan : bool
+            The style is that of a single scan, whose plain medians are to be met too; those
+            of a style averaged over people are no single person's.
         """
         features = features_of_working(scan.working.data, scan.brain, scan.tissues, self.device)
         condition = condition_vector(scan.profile, target, scan.contrast).to(self.device)
         coefficients = self.network(features[None], condition[None])[0]
         base = calibration_curve(scan.profile, target)
         grid = BilateralGrid(coefficients, self.network.config.last_bin, base)
-        raw = grid.apply(scan.working)
+        raw = grid.apply(scan.working).data
         curve = grid.curve
-        for _ in range(CALIBRATIONS):
-            reached = measure_profile(apply_curve(raw.data, curve), scan.brain, scan.tissues)
-            curve = compose_curves(curve, calibration_curve(reached, target))
+        rounds = [('levels', bounded_levels, LEVELS_CLOSED)] * CALIBRATIONS
+        if one_scan:
+            rounds += [('medians', bounded_distance, MEDIANS_CLOSED)] * CALIBRATIONS
+        for measure, bounded, closed in rounds:
+            reached = measure_profile(apply_curve(raw, curve), scan.brain, scan.tissues)
+            here, start, goal = (getattr(p, measure) for p in (reached, scan.profile, target))
+            wanted = bounded(here, start, goal, closed)
+            step = calibration_curve(replace(reached, levels=here), replace(target, levels=wanted))
+            curve = compose_curves(curve, step)
         return replace(grid, curve=curve)
 
     def save(self, folder: Path) -> None:

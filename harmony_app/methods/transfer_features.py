@@ -37,10 +37,10 @@ def condition_vector(source: TissueProfile, target: TissueProfile, contrast: str
 
 
 def _style_vector(profile: TissueProfile) -> np.ndarray:
-    medians = np.asarray(profile.medians, np.float32)
+    levels = np.asarray(profile.levels, np.float32)
     spreads = np.asarray(profile.spreads, np.float32)
     brain = np.asarray(profile.brain, np.float32)[_BRAIN]
-    values = np.concatenate([medians, brain])
+    values = np.concatenate([levels, brain])
     head = np.zeros(len(_HEAD) + 1, np.float32)
     if profile.head:
         quantiles = np.asarray(profile.head, np.float32)[_HEAD]

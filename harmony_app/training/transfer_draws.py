@@ -27,6 +27,9 @@ from harmony_app.training.subjects import Subject
 POINTS = 32_000
 """Voxels of a volume at which the loss is taken."""
 
+SITE_SHARE = 0.3
+"""Share of the examples whose target style is averaged over three people, as that of a site is."""
+
 HIGHEST = 6.0
 """Intensities above this many white-matter peaks are clipped."""
 
@@ -177,11 +180,19 @@ class TransferDraws:
         source = degrade(source, here.protocol, rng, rng.uniform(0, 0.06)) * keep
         truth = _image(fractions, there, person, sigma, texture) * keep
 
-        smooth = torch.ones(())
-        reference = _image(_fractions(other), there, stranger, _point_spread(rng), smooth)
-        reference = degrade(reference, there.protocol, rng, rng.uniform(0, 0.04))
-        reference = reference * _field_of_view(other, rng)
-        target = measure_profile_coarse(reference.numpy(), *_brain_and_tissues(other))
+        strangers = [(other, stranger)]
+        if rng.random() < SITE_SHARE:
+            strangers += [
+                (self.subjects[i], int(n))
+                for i, n in zip(
+                    rng.integers(len(self.subjects), size=2),
+                    rng.integers(2**31, size=2),
+                    strict=True,
+                )
+            ]
+        target = TissueProfile.mean(
+            [_reference(other, there, stranger, rng) for other, stranger in strangers]
+        )
         return self._example(contrast, source, truth, *_brain_and_tissues(subject), target, rng)
 
     def _draw_real(self, rng: np.random.Generator) -> Example:
@@ -228,6 +239,16 @@ class TransferDraws:
             scale=float(max(1.0, np.percentile(truth[mask].numpy()[::5], 99))),
             inside=mask[x, y, z],
         )
+
+
+def _reference(
+    subject: Subject, look: Look, person: int, rng: np.random.Generator
+) -> TissueProfile:
+    """Style of a look, measured on one person's scan."""
+    image = _image(_fractions(subject), look, person, _point_spread(rng), torch.ones(()))
+    image = degrade(image, look.protocol, rng, rng.uniform(0, 0.04))
+    image = image * _field_of_view(subject, rng)
+    return measure_profile_coarse(image.numpy(), *_brain_and_tissues(subject))
 
 
 def _brain_and_tissues(subject: Subject) -> tuple[np.ndarray, np.ndarray]:

@@ -287,11 +287,15 @@ class SessionOutputs:
         except ValueError:
             reached = None
         for stage, measured in (('before', profile), ('after', reached), ('target', style.profile)):
-            medians = measured.medians if measured else (None,) * 3
-            for tissue, median in zip(TISSUES, medians, strict=True):
-                row[f'{tissue.lower()}_median_{stage}'] = median
-        row['distance_before'] = profile.distance(style.profile)
-        row['distance_after'] = reached.distance(style.profile) if reached else None
+            for kind in ('median', 'level'):
+                values = getattr(measured, f'{kind}s') if measured else (None,) * 3
+                for tissue, value in zip(TISSUES, values, strict=True):
+                    row[f'{tissue.lower()}_{kind}_{stage}'] = value
+        for prefix, measure in (('', 'medians'), ('level_', 'levels')):
+            row[f'{prefix}distance_before'] = profile.distance(style.profile, measure)
+            row[f'{prefix}distance_after'] = (
+                reached.distance(style.profile, measure) if reached else None
+            )
         self.rows.append(row)
 
     def _tabulate_style(self, name: str, result: dict) -> None:

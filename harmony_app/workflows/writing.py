@@ -13,6 +13,7 @@ from harmony_app.workflows.outputs import SessionOutputs
 from harmony_app.workflows.records import Record
 
 _STAGES = ('before', 'after', 'target')
+_KINDS = {'median': 'Median', 'level': 'Median in the most homogeneous quarter'}
 
 QC_COLUMNS = {
     'scan': 'Name of the scan: its entities and contrast',
@@ -23,13 +24,16 @@ QC_COLUMNS = {
     'wm_peak_before': 'White-matter peak of the scan in its own unit, after bias correction',
     'wm_peak_after': 'White-matter peak that the harmonized image is written with',
     **{
-        f'{tissue.lower()}_median_{stage}': f'Median of {tissue} under the registered map, '
+        f'{tissue.lower()}_{kind}_{stage}': f'{_KINDS[kind]} of {tissue} under the registered map, '
         f'{stage if stage != "target" else "of the target"}, in units of the white-matter peak'
         for stage in _STAGES
+        for kind in _KINDS
         for tissue in TISSUES
     },
     'distance_before': 'Distance of the three medians to the target before harmonization',
     'distance_after': 'Distance of the three medians to the target after harmonization',
+    'level_distance_before': 'Distance of the three levels to the target before harmonization',
+    'level_distance_after': 'Distance of the three levels to the target after harmonization',
     'edge_agreement': 'Correlation of the gradients of the scan before and after, in the brain',
     'registration_quality': 'Agreement of the reference scan of the session with the template',
     'brain_ml': 'Volume of the brain mask on the template grid (rigid registration), ml',

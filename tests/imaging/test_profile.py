@@ -1,0 +1,57 @@
+"""The measured style: what it says of tissues, and how little the anatomy moves it."""
+
+import numpy as np
+import pytest
+
+from harmony_app.imaging.profile import TissueProfile, blend_profiles, measure_profile_coarse
+
+GM, WM, CSF = 0.6, 1.0, 0.2
+
+
+def head(displacement: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A head of nested shells at 2 mm whose maps lie some voxels beside it."""
+    axes = np.meshgrid(*[np.linspace(-1, 1, 80)] * 3, indexing='ij', sparse=True)
+    radius = np.sqrt(sum(a**2 for a in axes))
+    shells = [(radius > 0.55) & (radius <= 0.8), radius <= 0.55, (radius > 0.8) & (radius < 0.95)]
+    clean = np.tensordot([GM, WM, CSF], np.array(shells, np.float32), axes=1)
+    noise = np.random.default_rng(0).standard_normal(clean.shape)
+    data = np.where(clean > 0, clean + 0.02 * noise, 0).astype(np.float32)
+    tissues = np.roll(np.array(shells, np.float32), displacement, axis=1)
+    return data, np.roll(radius < 0.95, displacement, axis=0), tissues
+
+
+def test_levels_are_those_of_the_pure_tissues():
+    profile = measure_profile_coarse(*head(0))
+    np.testing.assert_allclose(profile.levels, (GM, WM, CSF), atol=0.02)
+
+
+@pytest.mark.parametrize('displacement', [3, 5])
+def test_displaced_maps_move_the_level_of_csf_less_than_its_median(displacement):
+    here, moved = measure_profile_coarse(*head(0)), measure_profile_coarse(*head(displacement))
+    change = {
+        kind: abs(getattr(moved, kind)[2] - getattr(here, kind)[2])
+        for kind in ('levels', 'medians')
+    }
+    assert change['levels'] <= change['medians'] + 1e-3
+    assert change['levels'] < 0.1
+
+
+def test_a_style_without_levels_takes_its_medians():
+    fields = TissueProfile((0.7, 1.0, 0.2), (0.1,) * 3, (0.5,) * 100, ()).to_dict()
+    del fields['levels']
+    assert TissueProfile.from_dict(fields).levels == (0.7, 1.0, 0.2)
+
+
+def test_levels_survive_writing_averaging_and_blending():
+    a = TissueProfile((0.7, 1.0, 0.2), (0.1,) * 3, (0.5,) * 100, (), (0.75, 1.0, 0.15))
+    b = TissueProfile((0.5, 1.0, 0.2), (0.1,) * 3, (0.5,) * 100, (), (0.55, 1.0, 0.25))
+    assert TissueProfile.from_dict(a.to_dict()) == a
+    assert TissueProfile.mean([a, b]).levels == pytest.approx((0.65, 1.0, 0.2))
+    assert blend_profiles(a, b, 0.25).levels == pytest.approx((0.70, 1.0, 0.175))
+    assert a.distance(b, 'levels') == pytest.approx(np.hypot(0.2, 0.1))
+
+
+def test_levels_must_be_three():
+    fields = TissueProfile((0.7, 1.0, 0.2), (0.1,) * 3, (0.5,) * 100, ()).to_dict()
+    with pytest.raises(ValueError, match='3 levels'):
+        TissueProfile.from_dict(fields | {'levels': [1.0]})
