@@ -211,6 +211,16 @@ class Haca3Training:
         }
         save_checkpoint(path, self.modules, self.optimizer, self.generator, progress)
 
+    def begin_from(self, folder: Path) -> None:
+        """Start from the networks of a model folder, its optimiser and the helpers fresh."""
+        from harmony_app.methods.haca3 import Haca3
+
+        known = Haca3.load(folder, self.device).nets
+        if known.config != self.nets.config:
+            raise InputError(f'{folder} has other widths than --variant {self.settings.variant}')
+        for nets in (self.nets, self.averaged):
+            nets.load_state_dict(known.state_dict())
+
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of the same widths; the budget may be another."""
         progress = load_checkpoint(path, self.modules, self.optimizer, self.generator)
@@ -344,6 +354,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--batch', type=int, default=4)
     parser.add_argument('--size', type=int, default=128, help='edge of the crops')
     parser.add_argument('--variant', choices=sorted(VARIANTS), default='compact')
+    parser.add_argument(
+        '--begin-from', type=Path, help='model folder to start from; no warm-up then'
+    )
     parser.add_argument('--resume', action='store_true', help='continue from the checkpoint')
     parser.add_argument('--device', default='cpu')
     options = parser.parse_args(arguments)
@@ -359,10 +372,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         minutes=options.minutes,
         steps=options.steps,
         seed=options.seed,
+        **({'warm': 0.0} if options.begin_from else {}),
     )
     training, check = make_training(options.heads, settings, options.device)
     if options.resume:
         training.load(checkpoint)
+    elif options.begin_from:
+        training.begin_from(options.begin_from)
     train(training, options.out, check)
 
 

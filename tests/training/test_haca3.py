@@ -3,12 +3,14 @@
 import csv
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from harmony_app.errors import InputError
+from harmony_app.methods.haca3 import Haca3
 from harmony_app.training import losses
 from harmony_app.training.artifacts2d import KINDS, corrupt
 from harmony_app.training.haca3 import CHECKPOINT, LOG, Haca3Training, Settings, main, train
@@ -216,3 +218,19 @@ def test_validation_knows_a_perfect_result(head):
     assert torch.equal(result, reconstruct(nets, batch)[0])
     torch.testing.assert_close(weights.sum(1), torch.ones(4))
     assert (result[union == 0] == 0).all()
+
+
+def test_a_training_begins_from_a_model_folder(head, tmp_path):
+    first = Haca3Training(SMALL, sampler(head))
+    first.train_step()
+    Haca3(first.nets, None, {}).save(tmp_path / 'model')
+    second = Haca3Training(replace(SMALL, seed=9), sampler(head))
+    second.begin_from(tmp_path / 'model')
+    for nets in (second.nets, second.averaged):
+        for kept, wanted in zip(nets.parameters(), first.nets.parameters(), strict=True):
+            # packaged weights are halves
+            torch.testing.assert_close(kept, wanted, atol=1e-3, rtol=1e-3)
+    with pytest.raises(InputError, match='other widths'):
+        Haca3Training(replace(SMALL, variant='paper'), sampler(head)).begin_from(
+            tmp_path / 'model'
+        )
