@@ -70,35 +70,6 @@ def resample(
     return Volume(out.astype(bool) if boolean and order == 0 else out, affine)
 
 
-def upsample_thick(volume: Volume, spacing: float = 1.0) -> Volume:
-    """Cut thick slices into thin ones by cubic B-splines, over the same field of view.
-
-    Parameters
-    ----------
-    volume : Volume
-        Scan; axes coarser than ``spacing`` are refined to it, the others stay.
-    spacing : float, optional
-        Voxel edge to reach in mm.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> thick = Volume(np.ones((8, 8, 10), np.float32), np.diag([1, 1, 4.0, 1]))
-    >>> fine = upsample_thick(thick)
-    >>> fine.shape, fine.zooms
-    ((8, 8, 40), (1.0, 1.0, 1.0))
-    """
-    counts = np.array(volume.shape)
-    zooms = np.array(volume.zooms)
-    fine = np.where(zooms > spacing * 1.05, np.rint(counts * zooms / spacing), counts).astype(int)
-    if (fine == counts).all():
-        return volume
-    ratio = counts / fine
-    step = np.diag([*ratio, 1.0])
-    step[:3, 3] = (ratio - 1) / 2
-    return resample(volume, fine, volume.affine @ step)
-
-
 def isotropic_grid(volume: Volume, spacing: float) -> tuple[tuple[int, ...], np.ndarray]:
     """Shape and affine of a grid along the axes of a volume, over the same field of view."""
     zooms = np.array(volume.zooms)

@@ -231,6 +231,4 @@ def test_a_training_begins_from_a_model_folder(head, tmp_path):
             # packaged weights are halves
             torch.testing.assert_close(kept, wanted, atol=1e-3, rtol=1e-3)
     with pytest.raises(InputError, match='other widths'):
-        Haca3Training(replace(SMALL, variant='paper'), sampler(head)).begin_from(
-            tmp_path / 'model'
-        )
+        Haca3Training(replace(SMALL, variant='paper'), sampler(head)).begin_from(tmp_path / 'model')
