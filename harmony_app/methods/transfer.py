@@ -129,12 +129,12 @@ class Transfer(Method):
         for scan in session:
             if scan.contrast != target.contrast:
                 continue
-            grid = self.predict(scan, target.profile, target.scans == 1)
+            grid, working = self.predict(scan, target.profile, target.scans == 1)
             results.append(
                 Harmonized(
                     source=scan.name,
                     contrast=scan.contrast,
-                    working=grid.apply(scan.working),
+                    working=working,
                     native=grid.apply(scan.native, scan.native_to_working),
                     settings={
                         'TransferBase': [list(knot) for knot in grid.base],
@@ -146,7 +146,9 @@ class Transfer(Method):
         return results
 
     @torch.inference_mode()
-    def predict(self, scan: Scan, target: TissueProfile, one_scan: bool = False) -> BilateralGrid:
+    def predict(
+        self, scan: Scan, target: TissueProfile, one_scan: bool = False
+    ) -> tuple[BilateralGrid, Volume]:
         """Predict the grid that brings a scan to a style, and calibrate it.
 
         Parameters
@@ -158,6 +160,13 @@ class Transfer(Method):
         one_scan : bool
             The style is that of a single scan, whose plain medians are to be met too; those
             of a style averaged over people are no single person's.
+
+        Returns
+        -------
+        grid : BilateralGrid
+            For the scan on any grid.
+        working : Volume
+            The scan on the working grid under it.
         """
         features = features_of_working(scan.working.data, scan.brain, scan.tissues, self.device)
         condition = condition_vector(scan.profile, target, scan.contrast).to(self.device)
@@ -175,7 +184,7 @@ class Transfer(Method):
             wanted = bounded(here, start, goal, closed)
             step = calibration_curve(replace(reached, levels=here), replace(target, levels=wanted))
             curve = compose_curves(curve, step)
-        return replace(grid, curve=curve)
+        return replace(grid, curve=curve), scan.working.with_data(apply_curve(raw, curve))
 
     def save(self, folder: Path) -> None:
         """Write the model folder."""
