@@ -5,9 +5,10 @@ registered maps are known, and they are measured by this one code in the phantom
 real heads.
 
 A median under a registered map holds the anatomy too: where the cortex is thin or the map lies
-a little beside it, more of its voxels are partly CSF. The level of a tissue is therefore read
-where the scan is most homogeneous; on phantoms the spread of grey matter between people of one
-site falls to half by this, and that of CSF to a quarter.
+a little beside it, more of its voxels are partly CSF. The level of a tissue leaves these out:
+that of grey matter is the mode of its voxels, those of white matter and CSF are read where the
+scan is most homogeneous. On T1w phantoms the standard deviation between people of one site
+falls from 0.055 to 0.012 for grey matter and from 0.053 to 0.018 for CSF by this.
 """
 
 from collections.abc import Sequence
@@ -30,6 +31,9 @@ MINIMUM_VOXELS = 50
 HOMOGENEOUS = 25
 """Percent of a tissue's voxels, those of the smallest gradient, that its level is read from."""
 
+MODE_BANDWIDTH = 0.08
+"""Kernel, in units of the median, of the mode of grey matter; half of it finds thin cortex's CSF."""
+
 GRADIENT_BLUR = 0.7
 """Standard deviation in voxels of 2 mm of the blur before the gradient is taken."""
 
@@ -50,7 +54,7 @@ class TissueProfile:
         The same outside the brain, of the voxels that show something; empty for a
         skull-stripped scan.
     levels : tuple of 3 float
-        Median intensity of GM, WM and CSF in their most homogeneous voxels; the medians
+        Mode of GM, and medians of WM and CSF in their most homogeneous voxels; the medians
         where they are not given.
 
     Examples
@@ -170,7 +174,10 @@ def measure_profile_coarse(
     tissues : ndarray, shape (3, X, Y, Z), float32
         Registered GM, WM and CSF maps, 0 to 1.
     """
-    from scipy import ndimage  # here: styles are read where nothing is measured
+    # here: styles are read where nothing is measured
+    from scipy import ndimage
+
+    from harmony_app.imaging.intensity import histogram_mode
 
     seen = data > 0.01
     smooth = ndimage.gaussian_filter(np.asarray(data, np.float32), GRADIENT_BLUR, truncate=3)
@@ -186,8 +193,11 @@ def measure_profile_coarse(
         low, median, high = np.percentile(values, (25, 50, 75))
         medians.append(float(median))
         spreads.append(float((high - low) / 1.349))
-        steep = _gradient(smooth, np.nonzero(where))
-        levels.append(float(np.median(values[steep <= np.percentile(steep, HOMOGENEOUS)])))
+        if name == 'GM':
+            levels.append(histogram_mode(values, MODE_BANDWIDTH))
+        else:
+            steep = _gradient(smooth, np.nonzero(where))
+            levels.append(float(np.median(values[steep <= np.percentile(steep, HOMOGENEOUS)])))
     outside = data[~brain & (data > 0.05)]
     head = outside.size > 0.1 * brain.sum()
     return TissueProfile(

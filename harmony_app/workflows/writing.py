@@ -13,7 +13,7 @@ from harmony_app.workflows.outputs import SessionOutputs
 from harmony_app.workflows.records import Record
 
 _STAGES = ('before', 'after', 'target')
-_KINDS = {'median': 'Median', 'level': 'Median in the most homogeneous quarter'}
+_KINDS = {'median': 'Median', 'level': 'Level (less dependent on anatomy)'}
 
 QC_COLUMNS = {
     'scan': 'Name of the scan: its entities and contrast',
