@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from harmony_app import __version__
+from harmony_app.errors import InputError
 from harmony_app.imaging.grid import SPACE, WORKING_SHAPE
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.transfer import Transfer
@@ -237,13 +238,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--out', type=Path, required=True, help='checkpoint and log')
     parser.add_argument('--minutes', type=float, default=30)
     parser.add_argument('--seed', type=int, default=1)
-    parser.add_argument('--real', type=Path, help='folder of preprocessed real scans (.npz)')
+    parser.add_argument('--real', type=Path, help='folder of preprocessed real scans')
     parser.add_argument('--subjects-per-head', type=int, default=10)
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--pack', type=Path, help='model folder to write at the end')
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     real = load_real(options.real) if options.real else []
+    if real:
+        credits_of(options.real)  # better before the training than after it
     train(
         options.heads,
         options.out,
@@ -261,8 +264,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
             'subjects': options.subjects_per_head * len(heads),
             'real_scans': len(real),
         }
+        if real:
+            trained['real_scan_credits'] = credits_of(options.real)
         pack(options.out, options.pack, trained)
     logger.info('done: %s, with %d real scans', options.out, len(real))
+
+
+def credits_of(folder: Path) -> list[str]:
+    """Lines of ``CREDITS.txt`` beside the real scans: whose they are and under which licence.
+
+    Raises
+    ------
+    InputError
+        Where there is none: a model says whose scans it saw.
+    """
+    path = Path(folder) / 'CREDITS.txt'
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except OSError as error:
+        raise InputError(f'{path}: say there whose scans these are and the licence') from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 def load_real(folder: Path) -> list[RealScan]:
@@ -272,7 +293,7 @@ def load_real(folder: Path) -> list[RealScan]:
     ----------
     folder : Path
         ``.npz`` files with ``contrast`` (str), ``data`` (float, WM peak 1), ``brain`` (bool)
-        and ``tissues`` (uint8), all on the 2 mm grid.
+        and ``tissues`` (uint8), all on the 2 mm grid; and ``CREDITS.txt``.
     """
     scans = []
     for path in sorted(folder.glob('*.npz')):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from harmony_app.errors import InputError
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.transfer_features import CONDITION
 from harmony_app.nets.bilateral import TransferConfig, TransferNetwork
@@ -11,7 +12,7 @@ from harmony_app.phantom.tissues import TISSUES
 from harmony_app.training.heads import TEST, VALIDATION, Head, load_heads
 from harmony_app.training.randomize import random_monotone_map, random_protocol, smooth_field
 from harmony_app.training.subjects import draw_pool, plain_subject
-from harmony_app.training.transfer import example_loss, train
+from harmony_app.training.transfer import credits_of, example_loss, train
 from harmony_app.training.transfer_draws import TransferDraws
 
 SHAPE = (64, 64, 64)
@@ -154,3 +155,10 @@ def test_smooth_fields_are_standard():
     assert field.shape == (24, 20, 22)
     assert field.mean() == pytest.approx(0, abs=1e-5)
     assert field.std() == pytest.approx(1, abs=1e-3)
+
+
+def test_real_scans_have_credits(tmp_path):
+    with pytest.raises(InputError, match=r'CREDITS\.txt'):
+        credits_of(tmp_path)
+    (tmp_path / 'CREDITS.txt').write_text('A study, CC BY 4.0\n\n')
+    assert credits_of(tmp_path) == ['A study, CC BY 4.0']
