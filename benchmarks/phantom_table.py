@@ -133,23 +133,20 @@ def run(
                     results = method.harmonize([scan], style)
                     volumes = {'native': results[0].native, 'mni': results[0].working}
                     picture.append(results[0].working)
-                    if results[0].decoder is not None:
-                        volumes |= {'decoder': results[0].decoder}
                     for grid, volume in volumes.items():
                         if grid not in grids or volume is None:
                             continue
-                        space = 'mni' if grid == 'decoder' else grid
-                        for metric, after in reference.score(volume.data, space).items():
+                        for metric, after in reference.score(volume.data, grid).items():
                             rows.append(
                                 {
                                     'contrast': contrast,
-                                    'grid': space,
-                                    'method': f'{name} (decoder)' if grid == 'decoder' else name,
+                                    'grid': grid,
+                                    'method': name,
                                     'metric': metric,
                                     'subject': subject,
                                     'source': here,
                                     'target': there,
-                                    'before': before[space][metric],
+                                    'before': before[grid][metric],
                                     'after': after,
                                     'ceiling': ceilings[subject, there][metric],
                                 }
@@ -191,7 +188,7 @@ def main() -> None:
     )
     parser.add_argument('--model', type=Path, help='model folder of the trained methods')
     parser.add_argument('--contrasts', nargs='+', default=list(CONTRASTS))
-    parser.add_argument('--grids', nargs='+', default=['native', 'mni', 'decoder'])
+    parser.add_argument('--grids', nargs='+', default=['native', 'mni'])
     parser.add_argument('--cyclic', action='store_true', help='each site to the next only')
     parser.add_argument(
         '--one-person', action='store_true', help="a site's style from one other person's scan"
@@ -200,8 +197,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     methods = {}
     for name in options.methods:
-        trained = name in ('transfer', 'haca3')
-        methods[name] = get_method(name, options.model if trained else None)
+        # haca3-decoder: the plain image of its decoder
+        method, _, detail = name.partition('-') if name.startswith('haca3') else (name, '', '')
+        trained = method in ('transfer', 'haca3')
+        given = {'detail': detail} if detail else {}
+        methods[name] = get_method(method, options.model if trained else None, **given)
     rows = run(
         options.bids,
         options.out,
