@@ -21,8 +21,10 @@ from harmony_app.imaging.curves import (
     calibration_curve,
     compose_curves,
 )
+from harmony_app.imaging.denoise import edge_preserving_mean, noise_level
 from harmony_app.imaging.grid import WORKING_AFFINE
-from harmony_app.imaging.profile import TissueProfile, measure_profile
+from harmony_app.imaging.profile import TISSUES, TissueProfile, measure_profile
+from harmony_app.imaging.resample import resample
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import Harmonized, Method, Scan, Style
 from harmony_app.methods.model_folder import load_weights, read_model_folder, write_model_folder
@@ -39,6 +41,9 @@ CHUNK = 1 << 19
 
 CALIBRATIONS = 2
 """Times the tissue levels are measured and corrected."""
+
+WHITE, SURE = TISSUES.index('WM'), 242
+"""White matter among the maps, and from where on it is sure (of 255)."""
 
 LEVELS_CLOSED = 0.7
 """Share of the distance in the tissue levels that is closed at least."""
@@ -68,8 +73,9 @@ class BilateralGrid:
     base: tuple[tuple[float, float], ...] = IDENTITY
     curve: tuple[tuple[float, float], ...] = IDENTITY
 
-    @torch.inference_mode()
-    def apply(self, volume: Volume, to_working: np.ndarray | None = None) -> Volume:
+    def apply(
+        self, volume: Volume, to_working: np.ndarray | None = None, noise: float = 0.0
+    ) -> Volume:
         """Transfer a volume on any grid.
 
         Parameters
@@ -78,12 +84,39 @@ class BilateralGrid:
             White-matter peak at 1.
         to_working : ndarray, shape (4, 4), optional
             Millimetres of the volume to millimetres of the working grid; identity where None.
+        noise : float
+            Standard deviation of the noise. The maps then act on the scan without it, and
+            what was taken off is added back, smaller where the maps darken: noise is never
+            amplified.
 
         Returns
         -------
         Volume
             On the same grid; what is zero stays zero.
         """
+        guide = edge_preserving_mean(volume, noise)
+        return self.finish(volume, guide, self.map(guide, to_working))
+
+    def finish(self, volume: Volume, guide: Volume, mapped: np.ndarray) -> Volume:
+        """Bring a mapped guide to its final levels and add what the guide left out.
+
+        Parameters
+        ----------
+        volume, guide : Volume
+            The scan, and the scan without noise.
+        mapped : ndarray
+            The guide under :meth:`map`.
+        """
+        result = apply_curve(mapped, self.curve)
+        if guide is not volume:
+            share = np.clip(result / np.maximum(guide.data, 1e-3), 0, 1)
+            result = np.maximum(result + share * (volume.data - guide.data), 0)
+            result[volume.data <= 0] = 0
+        return volume.with_data(result)
+
+    @torch.inference_mode()
+    def map(self, volume: Volume, to_working: np.ndarray | None = None) -> np.ndarray:
+        """Apply the coefficients alone: neither the final curve nor any care for noise."""
         device = self.coefficients.device
         world = np.eye(4) if to_working is None else to_working
         matrix = np.linalg.inv(WORKING_AFFINE) @ world @ volume.affine
@@ -99,7 +132,15 @@ class BilateralGrid:
             base = torch.from_numpy(apply_curve(flat[part], self.base)).to(device)
             sampled = sample_grid(self.coefficients, points)
             result[part] = slice_grid(sampled, intensity, base, self.last_bin).cpu().numpy()
-        return volume.with_data(apply_curve(result, self.curve).reshape(volume.shape))
+        return result.reshape(volume.shape)
+
+
+def native_noise(scan: Scan) -> float:
+    """Standard deviation of the noise of a scan on its own grid, in its white matter."""
+    white = Volume((scan.tissues[WHITE] > SURE).astype(np.uint8), WORKING_AFFINE)
+    to_native = np.linalg.inv(scan.native_to_working)
+    mask = resample(white, scan.native.shape, scan.native.affine, to_native, order=0)
+    return noise_level(scan.native, mask.data > 0)
 
 
 class Transfer(Method):
@@ -135,7 +176,7 @@ class Transfer(Method):
                     source=scan.name,
                     contrast=scan.contrast,
                     working=working,
-                    native=grid.apply(scan.native, scan.native_to_working),
+                    native=grid.apply(scan.native, scan.native_to_working, native_noise(scan)),
                     settings={
                         'TransferBase': [list(knot) for knot in grid.base],
                         'TransferCalibration': [list(knot) for knot in grid.curve],
@@ -173,18 +214,21 @@ class Transfer(Method):
         coefficients = self.network(features[None], condition[None])[0]
         base = calibration_curve(scan.profile, target)
         grid = BilateralGrid(coefficients, self.network.config.last_bin, base)
-        raw = grid.apply(scan.working).data
+        noise = noise_level(scan.working, scan.tissues[WHITE] > SURE)
+        guide = edge_preserving_mean(scan.working, noise)
+        mapped = grid.map(guide)
         curve = grid.curve
         rounds = [('levels', bounded_levels, LEVELS_CLOSED)] * CALIBRATIONS
         if one_scan:
             rounds += [('medians', bounded_distance, MEDIANS_CLOSED)] * CALIBRATIONS
         for measure, bounded, closed in rounds:
-            reached = measure_profile(apply_curve(raw, curve), scan.brain, scan.tissues)
+            reached = measure_profile(apply_curve(mapped, curve), scan.brain, scan.tissues)
             here, start, goal = (getattr(p, measure) for p in (reached, scan.profile, target))
             wanted = bounded(here, start, goal, closed)
             step = calibration_curve(replace(reached, levels=here), replace(target, levels=wanted))
             curve = compose_curves(curve, step)
-        return replace(grid, curve=curve), scan.working.with_data(apply_curve(raw, curve))
+        grid = replace(grid, curve=curve)
+        return grid, grid.finish(scan.working, guide, mapped)
 
     def save(self, folder: Path) -> None:
         """Write the model folder."""
