@@ -52,6 +52,9 @@ MOST_POINTS = 40_000
 USUAL_SIZE = 0.93
 """Size of a usual brain over that of the template, which is known to be large."""
 
+NECK_SHIFT, CLEARLY_BETTER, COARSE_STEPS = 50.0, 0.05, 40
+"""Millimetres above and below that are tried too, score by which one wins, steps of its climb."""
+
 STRAIN_PENALTY = 3.0
 """Score lost per square of the strain against a usual brain (0.05 along each axis loses 0.02).
 
@@ -231,11 +234,29 @@ def align_template(volume: Volume) -> tuple[np.ndarray, float, np.ndarray]:
         Intensities of constant, GM, WM, CSF and shells in the compressed scan.
     """
     middle = Score(prepare(volume, 4.0), 4)
-    start = max(align_head(volume), key=lambda matrix: middle(matrix)[0])
+    start = _along_the_neck(middle, max(align_head(volume), key=lambda m: middle(m)[0]))
     # the head brought it here; the tissues inside the brain have the last word
     fine = Score(prepare(volume, 2.0), 2)
     matrix, _ = _climb(fine, start, 30)
     return matrix, float(fine(matrix)[0]), fine.contrast(matrix)
+
+
+def _along_the_neck(score: Score, start: np.ndarray) -> np.ndarray:
+    """The start, or a better one above or below it.
+
+    With a long neck in the field of view a whole head may be laid half a brain too low, from
+    where the tissues cannot find home. A climb on the coarse grid takes a third of a second.
+    """
+    climbed, still = _climb(score, start, COARSE_STEPS)
+    others = [
+        _climb(score, start @ _about_centre(np.eye(3), np.array([0, 0, shift])), COARSE_STEPS)
+        for shift in (-NECK_SHIFT, NECK_SHIFT)
+    ]
+    matrix, reached = max(others, key=lambda found: found[1])
+    if reached > still + CLEARLY_BETTER:
+        return matrix
+    moved = np.linalg.norm((climbed - start)[:3] @ np.append(CENTRE, 1.0))
+    return climbed if moved > NECK_SHIFT / 3 else start
 
 
 def prepare(volume: Volume, spacing: float) -> Volume:

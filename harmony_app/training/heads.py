@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from harmony_app.errors import InputError
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
+from harmony_app.imaging.registration import GOOD_QUALITY
 from harmony_app.imaging.volume import Volume
 from harmony_app.phantom.anatomy import Anatomy, icbm_anatomy, label_map_anatomy
 from harmony_app.phantom.protocol import Protocol
@@ -111,17 +112,27 @@ def build_head(anatomy: Anatomy, register: Callable) -> tuple[np.ndarray, np.nda
     anatomy : Anatomy
         Head on its own grid.
     register : callable
-        ``register(volume, contrast)`` giving ``rigid``, ``brain`` and ``tissues``, as
+        ``register(volume, contrast)`` giving ``rigid``, ``brain``, ``tissues`` and ``quality``, as
         :func:`harmony_app.imaging.registration.register_template`.
 
     Returns
     -------
     fractions, maps : ndarray, uint8
         As in :class:`Head`.
+
+    Raises
+    ------
+    InputError
+        Where the head does not lie well on the template.
     """
     signals = signal(_CLEAN, tissue_properties(_CLEAN.field))
     image = render(anatomy.fractions, signals / signals[TISSUES.index('wm')]).numpy()
     registration = register(Volume(image, anatomy.affine), 'T1w')
+    if registration.quality < GOOD_QUALITY:
+        raise InputError(
+            f'a head does not lie well on the template (quality {registration.quality:.2f}): '
+            'leave its label map out'
+        )
     brain = registration.brain.astype(np.uint8)[None] * np.uint8(255)
     maps = np.concatenate([brain, registration.tissues.astype(np.uint8)])
     return to_working_grid(anatomy, registration.rigid), maps

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from harmony_app.imaging.alignment import Score, _along_the_neck, prepare
 from harmony_app.imaging.grid import WORKING_SHAPE
 from harmony_app.imaging.registration import (
     GOOD_QUALITY,
@@ -59,6 +60,18 @@ def test_contrasts_of_a_session_come_together(make_head):
     assert degrees < 0.5
     again = register_rigid(moving, fixed)
     assert found.tobytes() == again.tobytes()
+
+
+def test_a_start_half_a_brain_too_low_is_lifted(make_head):
+    head, to_working = make_head('T1w', 4.0)
+    score = Score(prepare(head, 4.0), 4)
+    true = np.linalg.inv(to_working)
+    low = true.copy()
+    low[2, 3] -= 50
+    found = _along_the_neck(score, low)
+    millimetres, _ = difference(closest_rigid(found), true)
+    assert millimetres < 8
+    assert _along_the_neck(score, true) is true
 
 
 @pytest.mark.slow
