@@ -96,12 +96,17 @@ class TissueProfile:
         return profile
 
     @classmethod
-    def mean(cls, profiles: Sequence['TissueProfile']) -> 'TissueProfile':
-        """Average of profiles, quantile by quantile; the head over those that show one."""
+    def average(cls, profiles: Sequence['TissueProfile']) -> 'TissueProfile':
+        """Average of profiles, quantile by quantile; the head over those that show one.
+
+        The median where there are three or more: one scan that lies badly on the template
+        does not spoil the style of a site.
+        """
         heads = [p.head for p in profiles if p.head]
 
         def average(rows):
-            return tuple(np.mean(rows, axis=0).tolist())
+            middle = np.median if len(rows) > 2 else np.mean
+            return tuple(middle(rows, axis=0).tolist())
 
         return cls(
             medians=average([p.medians for p in profiles]),

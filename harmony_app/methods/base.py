@@ -192,7 +192,7 @@ class Method(ABC):
         contrasts = {scan.contrast for scan in scans}
         if len(contrasts) != 1:
             raise ValueError(f'a style has one contrast, not {sorted(contrasts)}')
-        profile = TissueProfile.mean([scan.profile for scan in scans])
+        profile = TissueProfile.average([scan.profile for scan in scans])
         return Style(name, contrasts.pop(), profile, scans=len(scans))
 
     def fit(self, scans: Sequence[Scan]) -> None:

@@ -190,7 +190,7 @@ class TransferDraws:
                     strict=True,
                 )
             ]
-        target = TissueProfile.mean(
+        target = TissueProfile.average(
             [_reference(other, there, stranger, rng) for other, stranger in strangers]
         )
         return self._example(contrast, source, truth, *_brain_and_tissues(subject), target, rng)

@@ -46,9 +46,16 @@ def test_levels_survive_writing_averaging_and_blending():
     a = TissueProfile((0.7, 1.0, 0.2), (0.1,) * 3, (0.5,) * 100, (), (0.75, 1.0, 0.15))
     b = TissueProfile((0.5, 1.0, 0.2), (0.1,) * 3, (0.5,) * 100, (), (0.55, 1.0, 0.25))
     assert TissueProfile.from_dict(a.to_dict()) == a
-    assert TissueProfile.mean([a, b]).levels == pytest.approx((0.65, 1.0, 0.2))
+    assert TissueProfile.average([a, b]).levels == pytest.approx((0.65, 1.0, 0.2))
     assert blend_profiles(a, b, 0.25).levels == pytest.approx((0.70, 1.0, 0.175))
     assert a.distance(b, 'levels') == pytest.approx(np.hypot(0.2, 0.1))
+
+
+def test_one_bad_scan_does_not_spoil_an_average():
+    good = [TissueProfile((g, 1.0, 0.2), (0.1,) * 3, (0.5,) * 100, ()) for g in (0.68, 0.7, 0.72)]
+    bad = TissueProfile((0.1, 0.9, 0.9), (0.1,) * 3, (0.9,) * 100, ())
+    assert TissueProfile.average([*good, bad]).levels[0] == pytest.approx(0.69)
+    assert TissueProfile.average(good).medians == pytest.approx((0.7, 1.0, 0.2))
 
 
 def test_levels_must_be_three():
