@@ -9,13 +9,20 @@ from harmony_app.imaging.profile import TissueProfile
 IDENTITY = ((0.0, 0.0), (1.0, 1.0))
 """The map that changes nothing."""
 
+CLOSEST = 1e-4
+"""Knots nearer to each other than this are one."""
+
 
 def apply_curve(data: np.ndarray, curve: Sequence[tuple[float, float]]) -> np.ndarray:
     """Map intensities piecewise linearly; beyond the last knot the last slope goes on."""
+    return _mapped(np.asarray(data), curve).astype(np.float32)
+
+
+def _mapped(data: np.ndarray, curve: Sequence[tuple[float, float]]) -> np.ndarray:
     x, y = np.array(curve, np.float64).T
     slope = (y[-1] - y[-2]) / (x[-1] - x[-2])
     mapped = np.interp(data, x, y)
-    return np.where(data > x[-1], y[-1] + slope * (data - x[-1]), mapped).astype(np.float32)
+    return np.where(data > x[-1], y[-1] + slope * (data - x[-1]), mapped)
 
 
 def calibration_curve(here: TissueProfile, there: TissueProfile) -> tuple[tuple[float, float], ...]:
@@ -121,6 +128,12 @@ def compose_curves(
     slope = (y1[-1] - y1[-2]) / (x1[-1] - x1[-2])
     # places where the second curve bends, seen through the first
     back = np.where(x2 > y1[-1], x1[-1] + (x2 - y1[-1]) / slope, np.interp(x2, y1, x1))
-    x = np.unique(np.round(np.concatenate([x1, back]), 9))
-    y = apply_curve(apply_curve(x, first), second)
+    x = np.unique(np.concatenate([x1, back]))
+    # knots that all but coincide have no slope that could be told; the outer ones stay
+    apart = [float(x[0])]
+    for place in x[1:-1]:
+        if place - apart[-1] > CLOSEST and x[-1] - place > CLOSEST:
+            apart.append(float(place))
+    x = np.array([*apart, x[-1]])
+    y = _mapped(_mapped(x, first), second)
     return tuple((float(a), float(b)) for a, b in zip(x, y, strict=True))

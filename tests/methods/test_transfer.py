@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harmony_app.errors import ModelError
-from harmony_app.imaging.curves import apply_curve, calibration_curve, compose_curves
+from harmony_app.imaging.curves import (
+    IDENTITY,
+    apply_curve,
+    calibration_curve,
+    compose_curves,
+)
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
 from harmony_app.imaging.profile import TissueProfile, measure_profile
 from harmony_app.imaging.volume import Volume
@@ -188,6 +193,20 @@ def test_composition_of_curves(a, b, c):
     np.testing.assert_allclose(
         both, apply_curve(apply_curve(x, first), second), rtol=2e-3, atol=2e-3
     )
+
+
+@given(st.lists(st.tuples(levels, levels), min_size=2, max_size=6))
+def test_many_compositions_stay_finite_and_monotone(pairs):
+    """Each round of the calibration adds a curve, also one that changes next to nothing."""
+    curve = IDENTITY
+    for here, there in pairs:
+        for wanted in (there, tuple(v + 1e-6 for v in here)):
+            step = calibration_curve(_profile(*here), _profile(*wanted))
+            curve = compose_curves(curve, step)
+    knots = np.array(curve)
+    assert np.isfinite(knots).all()
+    assert (np.diff(knots, axis=0) > 0).all()
+    assert np.isfinite(apply_curve(np.linspace(0, 50, 500), curve)).all()
 
 
 def test_condition_tells_contrasts_and_heads_apart():
