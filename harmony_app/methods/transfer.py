@@ -48,7 +48,7 @@ WHITE, SURE = TISSUES.index('WM'), 242
 LEVELS_CLOSED = 0.7
 """Share of the distance in the tissue levels that is closed at least."""
 
-MEDIANS_CLOSED = 0.55
+MEDIANS_CLOSED = 0.65
 """The same of the plain medians under the registered maps, where the target is one scan."""
 
 
