@@ -7,7 +7,7 @@ Three distances of source and target, before and after, each of GM, WM and CSF t
 - ``medians``: medians under the registered maps, in units of the target's white-matter peak,
   which is the unit that a harmonized image is written in;
 - ``medians_again``: the same after the white-matter peak of the result was measured again;
-- ``levels``: medians in the most homogeneous quarter of each tissue, peak measured again.
+- ``levels``: levels of the profile (:mod:`harmony_app.imaging.profile`), peak measured again.
 """
 
 import argparse
