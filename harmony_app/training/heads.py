@@ -130,7 +130,7 @@ def build_head(anatomy: Anatomy, register: Callable) -> tuple[np.ndarray, np.nda
     registration = register(Volume(image, anatomy.affine), 'T1w')
     if registration.quality < GOOD_QUALITY:
         raise InputError(
-            f'a head does not lie well on the template (quality {registration.quality:.2f}): '
+            f'the head does not lie well on the template (quality {registration.quality:.2f}): '
             'leave its label map out'
         )
     brain = registration.brain.astype(np.uint8)[None] * np.uint8(255)
@@ -147,7 +147,10 @@ def build_heads(out: Path, label_maps: Sequence[Path], register: Callable) -> No
     for name, make in sources:
         if (out / f'{name}_maps.npy').exists():
             continue
-        fractions, maps = build_head(make(), register)
+        try:
+            fractions, maps = build_head(make(), register)
+        except InputError as error:
+            raise InputError(f'{name}: {error}') from error
         np.save(out / f'{name}_fractions.npy', fractions)
         np.save(out / f'{name}_maps.npy', maps)
         logger.info('%s: done', name)
