@@ -9,11 +9,13 @@ gradient is known in closed form: the regression is at its optimum, so only the 
 counts for the derivative.
 """
 
+import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from scipy import ndimage, optimize
+from scipy.spatial.transform import Rotation
 
 from harmony_app.imaging.grid import coarse_grid
 from harmony_app.imaging.head import align_head
@@ -52,8 +54,14 @@ MOST_POINTS = 40_000
 USUAL_SIZE = 0.93
 """Size of a usual brain over that of the template, which is known to be large."""
 
-NECK_SHIFT, CLEARLY_BETTER, COARSE_STEPS = 50.0, 0.05, 40
-"""Millimetres above and below that are tried too, score by which one wins, steps of its climb."""
+PITCHES, FORWARD, UP = (-30, -15, 0, 15, 30), (-20, 0, 20), (-50, -25, 0, 25, 50)
+"""Degrees of nodding and millimetres from where the head was laid that are looked at too."""
+
+CLIMBED, KEPT, APART = 8, 3, 5.0
+"""Places that are climbed from, ends that are climbed again finely, and mm between two of these."""
+
+COARSE_STEPS, FINE_STEPS = 40, 30
+"""Steps of a climb on the grid of 4 mm and of 2 mm."""
 
 STRAIN_PENALTY = 3.0
 """Score lost per square of the strain against a usual brain (0.05 along each axis loses 0.02).
@@ -216,13 +224,17 @@ def _trilinear(
     return at_y[0] + x * along_x, np.stack([along_x, slope_y, low + x * (high - low)])
 
 
-def align_template(volume: Volume) -> tuple[np.ndarray, float, np.ndarray]:
+def align_template(
+    volume: Volume, start: np.ndarray | None = None
+) -> tuple[np.ndarray, float, np.ndarray]:
     """Affine of template mm to scan mm: by the whole head, then by the tissues.
 
     Parameters
     ----------
     volume : Volume
         Scan in RAS, bias-corrected, whole head or brain.
+    start : ndarray, shape (4, 4), optional
+        Template mm to scan mm where this is known already: only finely climbed from then.
 
     Returns
     -------
@@ -233,30 +245,44 @@ def align_template(volume: Volume) -> tuple[np.ndarray, float, np.ndarray]:
     contrast : ndarray, shape (6,)
         Intensities of constant, GM, WM, CSF and shells in the compressed scan.
     """
-    middle = Score(prepare(volume, 4.0), 4)
-    start = _along_the_neck(middle, max(align_head(volume), key=lambda m: middle(m)[0]))
+    if start is None:
+        middle = Score(prepare(volume, 4.0), 4)
+        head = max(align_head(volume), key=lambda m: middle(m)[0])
+        starts = [head, *_other_starts(middle, head)]
+    else:
+        usual = _about_centre(USUAL_SIZE * np.eye(3), np.zeros(3))
+        starts = [start, start @ usual]
     # the head brought it here; the tissues inside the brain have the last word
     fine = Score(prepare(volume, 2.0), 2)
-    matrix, _ = _climb(fine, start, 30)
+    ends = [_climb(fine, start, FINE_STEPS) for start in starts]
+    matrix, _ = max(ends, key=lambda end: end[1])
     return matrix, float(fine(matrix)[0]), fine.contrast(matrix)
 
 
-def _along_the_neck(score: Score, start: np.ndarray) -> np.ndarray:
-    """The start, or a better one above or below it.
+def _other_starts(score: Score, head: np.ndarray) -> list[np.ndarray]:
+    """Where the brain may lie too, best first, at least :data:`APART` mm from each other.
 
-    With a long neck in the field of view a whole head may be laid half a brain too low, from
-    where the tissues cannot find home. A climb on the coarse grid takes a third of a second.
+    A long neck in the field of view draws a whole head half a brain too low, thick slices
+    and a bent head lay it on the forehead; from there the tissues cannot find home. Looking
+    at a place takes milliseconds and a climb on the coarse grid a quarter of a second.
     """
-    climbed, still = _climb(score, start, COARSE_STEPS)
-    others = [
-        _climb(score, start @ _about_centre(np.eye(3), np.array([0, 0, shift])), COARSE_STEPS)
-        for shift in (-NECK_SHIFT, NECK_SHIFT)
-    ]
-    matrix, reached = max(others, key=lambda found: found[1])
-    if reached > still + CLEARLY_BETTER:
-        return matrix
-    moved = np.linalg.norm((climbed - start)[:3] @ np.append(CENTRE, 1.0))
-    return climbed if moved > NECK_SHIFT / 3 else start
+    places = []
+    for pitch, forward, up in itertools.product(PITCHES, FORWARD, UP):
+        turn = Rotation.from_euler('x', pitch, degrees=True).as_matrix()
+        matrix = head @ _about_centre(turn, np.array([0.0, forward, up]))
+        places.append((score(matrix)[0] - _prior(matrix)[0], matrix))
+    places.sort(key=lambda place: -place[0])
+    ends = [_climb(score, matrix, COARSE_STEPS) for _, matrix in places[:CLIMBED]]
+    kept: list[np.ndarray] = []
+    points = score.model.points[score.model.brain][::50]
+    for matrix, _ in sorted(ends, key=lambda end: -end[1]):
+        apart = [
+            np.linalg.norm(points @ (matrix - k)[:3, :3].T + (matrix - k)[:3, 3], axis=1).mean()
+            for k in kept
+        ]
+        if min(apart, default=np.inf) > APART:
+            kept.append(matrix)
+    return kept[:KEPT]
 
 
 def prepare(volume: Volume, spacing: float) -> Volume:

@@ -41,6 +41,9 @@ BRAIN_LITRES = (0.9, 2.2)
 GOOD_QUALITY = 0.5
 """Quality below which a registration should be shown to a person."""
 
+LEAST_QUALITY = 0.2
+"""Quality below which there is no registration: the maps lie beside the brain."""
+
 
 @dataclass(frozen=True)
 class TemplateRegistration:
@@ -74,7 +77,9 @@ class TemplateRegistration:
     measures: dict[str, float] = field(default_factory=dict)
 
 
-def register_template(volume: Volume, contrast: str | None = None) -> TemplateRegistration:
+def register_template(
+    volume: Volume, contrast: str | None = None, given: np.ndarray | None = None
+) -> TemplateRegistration:
     """Put a scan on the template.
 
     Parameters
@@ -84,15 +89,19 @@ def register_template(volume: Volume, contrast: str | None = None) -> TemplateRe
     contrast : str, optional
         Suffix of the scan. Not needed: the regression on the tissue maps finds the
         contrast; kept so that callers may say it.
+    given : ndarray, shape (4, 4), optional
+        RAS mm of the scan to mm of the working grid, known from elsewhere. It is taken as it is;
+        only sizes and the deformation of the maps are sought from there.
 
     Returns
     -------
     TemplateRegistration
         Poor quality is reported, never hidden.
     """
-    matrix, score, intensities = align_template(volume)
+    start = None if given is None else np.linalg.inv(given)
+    matrix, score, intensities = align_template(volume, start)
     affine = np.linalg.inv(matrix)
-    rigid = closest_rigid(affine)
+    rigid = closest_rigid(affine) if given is None else np.asarray(given, np.float64)
     brain, tissues, gain = _carry_maps(volume, rigid, matrix, intensities)
     litres = float(brain.sum()) / 1e6
     shown = resample(volume, *coarse_grid(4), rigid, order=1).data

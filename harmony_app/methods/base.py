@@ -3,6 +3,7 @@
 A method never sees a file name: it gets preprocessed scans and gives volumes and tables.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,6 +13,8 @@ import numpy as np
 
 from harmony_app.imaging.profile import TissueProfile
 from harmony_app.imaging.volume import Volume
+
+logger = logging.getLogger('harmony_app')
 
 CONTRASTS = ('T1w', 'T2w', 'PDw', 'FLAIR')
 """BIDS suffixes of the contrasts, in the order of the sources of HACA3."""
@@ -41,6 +44,8 @@ class Scan:
         The measured style of the scan.
     site : str or None
         Scanner and protocol, where known.
+    doubtful : bool
+        Whether its session may be laid wrongly on the template.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Scan:
     tissues: np.ndarray
     profile: TissueProfile
     site: str | None = None
+    doubtful: bool = False
 
     @property
     def foreground(self) -> np.ndarray:
@@ -182,6 +188,9 @@ class Method(ABC):
     def encode_target(self, scans: Sequence[Scan], name: str) -> Style:
         """Average style of scans of one contrast (one image, a session, a site).
 
+        A scan that may be laid wrongly on the template is left out where another is sure:
+        what is measured under its maps is not its tissue.
+
         Parameters
         ----------
         scans : sequence of Scan
@@ -192,6 +201,18 @@ class Method(ABC):
         contrasts = {scan.contrast for scan in scans}
         if len(contrasts) != 1:
             raise ValueError(f'a style has one contrast, not {sorted(contrasts)}')
+        sure = [scan for scan in scans if not scan.doubtful]
+        for scan in scans:
+            if scan.doubtful:
+                fate = 'left out' if sure else 'all there is'
+                logger.warning(
+                    'target %s: the registration of %s is doubtful: it is %s', name, scan.name, fate
+                )
+        return self._encode_target(sure or scans, name)
+
+    def _encode_target(self, scans: Sequence[Scan], name: str) -> Style:
+        """Average style of the scans that count."""
+        contrasts = {scan.contrast for scan in scans}
         profile = TissueProfile.average([scan.profile for scan in scans])
         return Style(name, contrasts.pop(), profile, scans=len(scans))
 

@@ -120,9 +120,9 @@ class Haca3(Method):
             self._transfer = Transfer.load(packaged_model('transfer'), self.compute.device)
         return self._transfer
 
-    def encode_target(self, scans: Sequence[Scan], name: str) -> Style:
+    def _encode_target(self, scans: Sequence[Scan], name: str) -> Style:
         """Average style of scans of one contrast, theta and eta over many slices of each."""
-        style = super().encode_target(scans, name)
+        style = super()._encode_target(scans, name)
         found = [self._encode(scan).representation for scan in scans]
         return replace(
             style,

@@ -26,7 +26,7 @@ def load_scans(
         Records of each scan, and of the session that each scan belongs to.
     """
     scans = []
-    maps: dict[Path, tuple[np.ndarray, np.ndarray]] = {}
+    maps: dict[Path, tuple[np.ndarray, np.ndarray, bool]] = {}
     for first, second, session in zip(prepared, finished, aligned, strict=True):
         ready = Record(second)
         if ready.failure:
@@ -35,7 +35,8 @@ def load_scans(
         session = Path(session)
         if session not in maps:
             shared = Record(session)
-            maps[session] = shared.array('brain'), shared.array('tissues')
+            doubtful = bool(shared.facts['doubtful'])
+            maps[session] = shared.array('brain'), shared.array('tissues'), doubtful
         native = volume_of(record)
         scale = np.float32(1 / ready.facts['wm_peak'])
         scans.append(
@@ -49,6 +50,7 @@ def load_scans(
                 tissues=maps[session][1],
                 profile=TissueProfile.from_dict(ready.facts['profile']),
                 site=record.facts['site'],
+                doubtful=maps[session][2],
             )
         )
     return scans

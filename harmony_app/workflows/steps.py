@@ -144,35 +144,25 @@ def align_session(out: Path, prepared: Sequence[Path], seed: int = SEED) -> Path
     seed : int
         Seed of the samplers.
     """
-    from harmony_app.imaging.registration import GOOD_QUALITY, register_rigid, register_template
+    from harmony_app.imaging.registration import GOOD_QUALITY, register_rigid
 
     scans = [record for record in map(Record, prepared) if not record.failure]
     if not scans:
         return write_record(out, {'failures': {}, 'to_working': {}, 'reference': None})
     scans.sort(key=_reference_rank)
-    failures: dict[str, dict] = {}
-    while True:
-        reference = scans[0]
-        try:
-            fixed = volume_of(reference)
-            template = register_template(fixed, reference.facts['contrast'])
-            break
-        except ScanError as error:
-            # The next best scan may lie on the template where this one does not.
-            failures[reference.facts['name']] = failure_of(error)
-            scans = scans[1:]
-            if not scans:
-                facts = {'failures': failures, 'to_working': {}, 'reference': None}
-                return write_record(out, facts)
+    found, failures = _register_session(scans)
+    if found is None:
+        return write_record(out, {'failures': failures, 'to_working': {}, 'reference': None})
+    reference, template = found
+    scans = [record for record in scans if record.facts['name'] not in failures]
+    fixed = volume_of(reference)
     brain, tissues, rigid = template.brain, template.tissues, np.asarray(template.rigid)
-    if reference.facts['transform'] is not None:
-        given = np.asarray(reference.facts['transform'])
-        brain, tissues = _move_maps(brain, tissues, given @ np.linalg.inv(rigid))
-        rigid = given
     name = reference.facts['name']
     to_reference, to_working = {name: np.eye(4)}, {name: rigid}
-    for record in scans[1:]:
+    for record in scans:
         other = record.facts['name']
+        if other == name:
+            continue
         try:
             to_reference[other] = register_rigid(volume_of(record), fixed, seed)
             to_working[other] = rigid @ to_reference[other]
@@ -247,25 +237,55 @@ def failure_of(error: HarmonyError) -> dict:
 
 
 def _reference_rank(record: Record) -> tuple:
-    """A 3D T1w first, else the finest voxels; without contrast agent before with it."""
+    """One with a transform of the user's, a 3D T1w, else the finest voxels; ``ce-`` last."""
     facts = record.facts
     volumetric_t1w = facts['contrast'] == 'T1w' and not facts['thick']
     enhanced = '_ce-' in facts['name']
     fineness = round(max(facts['zooms']), 2), round(float(np.prod(facts['zooms'])), 3)
     order = CONTRASTS.index(facts['contrast'])
-    return not volumetric_t1w, enhanced, *fineness, order, facts['name']
+    unknown = facts.get('transform') is None
+    return unknown, not volumetric_t1w, enhanced, *fineness, order, facts['name']
 
 
-def _move_maps(
-    brain: np.ndarray, tissues: np.ndarray, transform: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Maps of the working grid under another transform to the template."""
+def _register_session(scans: list[Record]) -> tuple[tuple | None, dict[str, dict]]:
+    """The first scan that lies well on the template, or the best, and the failures by scan.
 
-    def move(array):
-        volume = Volume(array.astype(np.float32), WORKING_AFFINE)
-        return resample(volume, WORKING_SHAPE, WORKING_AFFINE, transform, order=1).data
+    A scan with a transform of the user's comes first, and is not doubted.
+    """
+    from harmony_app.imaging.registration import (
+        GOOD_QUALITY,
+        LEAST_QUALITY,
+        register_template,
+    )
 
-    return move(brain) > 0.5, np.rint(np.stack([move(t) for t in tissues])).astype(np.uint8)
+    found, failures = [], {}
+    for record in scans:
+        name, given = record.facts['name'], record.facts['transform']
+        try:
+            template = register_template(
+                volume_of(record),
+                record.facts['contrast'],
+                None if given is None else np.asarray(given),
+            )
+        except ScanError as error:
+            failures[name] = failure_of(error)
+            continue
+        found.append((record, template))
+        if template.quality >= GOOD_QUALITY or given is not None:
+            return found[-1], failures
+    if not found:
+        return None, failures
+    record, template = max(found, key=lambda pair: pair[1].quality)
+    if template.quality >= LEAST_QUALITY:
+        return (record, template), failures
+    for record, template in found:
+        message = (
+            f'{record.facts["path"]}: cannot be laid on the template (quality '
+            f'{template.quality:.2f}); if it shows a whole brain, look at the orientation in its '
+            'header, or give a transform of your own with --derivatives'
+        )
+        failures[record.facts['name']] = failure_of(ScanError(message))
+    return None, failures
 
 
 def _read_transform(path: Path) -> list:

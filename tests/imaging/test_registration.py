@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from harmony_app.imaging.alignment import Score, _along_the_neck, prepare
+from harmony_app.imaging.alignment import Score, _other_starts, prepare
 from harmony_app.imaging.grid import WORKING_SHAPE
 from harmony_app.imaging.registration import (
     GOOD_QUALITY,
@@ -62,16 +62,16 @@ def test_contrasts_of_a_session_come_together(make_head):
     assert found.tobytes() == again.tobytes()
 
 
-def test_a_start_half_a_brain_too_low_is_lifted(make_head):
+@pytest.mark.parametrize(('shift', 'pitch'), [(-50, 0), (0, 0), (10, 25), (-15, -25)])
+def test_a_start_too_low_or_nodding_is_brought_home(make_head, shift, pitch):
     head, to_working = make_head('T1w', 4.0)
-    score = Score(prepare(head, 4.0), 4)
     true = np.linalg.inv(to_working)
-    low = true.copy()
-    low[2, 3] -= 50
-    found = _along_the_neck(score, low)
-    millimetres, _ = difference(closest_rigid(found), true)
+    wrong = true @ planted((pitch, 0, 0), (0.0, 0.0, shift))
+    first, *others = _other_starts(Score(prepare(head, 4.0), 4), wrong)
+    millimetres, degrees = difference(closest_rigid(first), true)
     assert millimetres < 8
-    assert _along_the_neck(score, true) is true
+    assert degrees < 4
+    assert len(others) < 3
 
 
 @pytest.mark.slow
@@ -91,6 +91,10 @@ def test_a_turned_head_is_put_on_the_template_twice_alike(make_head):
     second = register_template(scan, 'T1w')
     for name in ('affine', 'rigid', 'brain', 'tissues'):
         assert getattr(first, name).tobytes() == getattr(second, name).tobytes(), name
+    # a transform that is known is kept, and the maps still lie on the brain
+    given = register_template(scan, 'T1w', first.rigid)
+    assert given.rigid.tobytes() == first.rigid.tobytes()
+    assert 2 * (given.brain & truth).sum() / (given.brain.sum() + truth.sum()) > 0.93
 
 
 def test_the_closest_rigid_keeps_the_centre_and_the_size():

@@ -1,5 +1,7 @@
 """The transfer method: a grid that neither invents nor erases, and ends near the target's tissues."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -217,3 +219,13 @@ def test_condition_tells_contrasts_and_heads_apart():
     vectors = [condition_vector(bare, head, c) for c in ('T1w', 'T2w', 'PDw', 'FLAIR')]
     assert all(len(v) == CONDITION for v in vectors)
     assert len({tuple(v.tolist()) for v in vectors}) == 4
+
+
+def test_a_doubtful_scan_is_no_part_of_a_style_where_another_is_sure(scan, caplog):
+    method = Transfer(_network(), {})
+    wrong = replace(scan, name='wrong', profile=_profile(0.2, 1.0, 0.9), doubtful=True)
+    style = method.encode_target([scan, wrong], 'site')
+    assert style.profile == method.encode_target([scan], 'site').profile
+    assert style.scans == 1
+    assert 'wrong' in caplog.text
+    assert method.encode_target([wrong], 'site').profile == wrong.profile

@@ -65,7 +65,7 @@ def test_a_volume_of_a_pdt2_keeps_its_place_and_its_values(tmp_path):
         steps.load_native(tmp_path / 'sub-01_PDT2.nii.gz', 5, tmp_path)
 
 
-def fake(tmp_path, name, contrast, zooms, thick=False):
+def fake(tmp_path, name, contrast, zooms, thick=False, transform=None):
     facts = {
         'name': name,
         'contrast': contrast,
@@ -74,7 +74,7 @@ def fake(tmp_path, name, contrast, zooms, thick=False):
         'zooms': zooms,
         'thick': thick,
         'affine': np.diag([*zooms, 1]).tolist(),
-        'transform': None,
+        'transform': transform,
     }
     return write_record(tmp_path / f'{name}.zip', facts, {'data': np.ones((9, 9, 9), np.float32)})
 
@@ -99,24 +99,75 @@ def test_the_reference_is_a_volumetric_t1w_or_the_finest(tmp_path, scans, expect
     assert best.facts['name'] == f'sub-1_{expected}'
 
 
-def test_a_reference_that_cannot_be_registered_gives_way_to_the_next(tmp_path, monkeypatch):
-    template = load_template()
+@pytest.fixture
+def register(monkeypatch):
+    """A registration that says what it was given, with a quality by contrast (None fails)."""
 
-    def register(volume, contrast=None):
-        if contrast == 'T1w':
-            raise ScanError('sub-1_T1w: no head')
-        maps = np.zeros((3, *template.brain.shape), np.uint8)
-        return TemplateRegistration(np.eye(4), np.eye(4), template.brain, maps, 0.3)
+    def make(**qualities):
+        template, calls = load_template(), []
 
-    module = 'harmony_app.imaging.registration'
-    monkeypatch.setattr(f'{module}.register_template', register)
-    monkeypatch.setattr(f'{module}.register_rigid', lambda *_: np.diag([1.0, 1, 1, 1]))
-    scans = [
-        fake(tmp_path, 'sub-1_T1w', 'T1w', [1.0, 1.0, 1.0]),
-        fake(tmp_path, 'sub-1_T2w', 'T2w', [1.0, 1.0, 1.0]),
-    ]
+        def register_template(volume, contrast=None, given=None):
+            calls.append((contrast, given))
+            if qualities[contrast] is None:
+                raise ScanError(f'sub-1_{contrast}: no head')
+            maps = np.zeros((3, *template.brain.shape), np.uint8)
+            rigid = np.eye(4) if given is None else given
+            return TemplateRegistration(np.eye(4), rigid, template.brain, maps, qualities[contrast])
+
+        module = 'harmony_app.imaging.registration'
+        monkeypatch.setattr(f'{module}.register_template', register_template)
+        monkeypatch.setattr(f'{module}.register_rigid', lambda *_: np.eye(4))
+        return calls
+
+    return make
+
+
+def test_a_reference_that_cannot_be_registered_gives_way_to_the_next(tmp_path, register):
+    register(T1w=None, T2w=0.3)
+    scans = [fake(tmp_path, f'sub-1_{name}', name, [1.0, 1.0, 1.0]) for name in ('T1w', 'T2w')]
     record = Record(steps.align_session(tmp_path / 'a.zip', scans))
     assert record.facts['reference'] == 'sub-1_T2w'
     assert list(record.facts['failures']) == ['sub-1_T1w']
     assert list(record.facts['to_working']) == ['sub-1_T2w']
     assert record.facts['doubtful'] is True
+
+
+@pytest.mark.parametrize(
+    ('qualities', 'reference', 'tried'),
+    [
+        ({'T1w': 0.9, 'T2w': 1.0}, 'T1w', 1),
+        ({'T1w': 0.3, 'T2w': 0.9}, 'T2w', 2),
+        ({'T1w': 0.4, 'T2w': 0.3}, 'T1w', 2),
+        ({'T1w': 0.1, 'T2w': 0.15}, None, 2),
+    ],
+)
+def test_the_scan_that_lies_well_on_the_template_carries_its_session(
+    tmp_path, register, qualities, reference, tried
+):
+    calls = register(**qualities)
+    scans = [fake(tmp_path, f'sub-1_{name}', name, [1.0, 1.0, 1.0]) for name in qualities]
+    record = Record(steps.align_session(tmp_path / 'a.zip', scans))
+    assert len(calls) == tried
+    if reference is None:
+        assert record.facts['reference'] is None
+        assert sorted(record.facts['failures']) == ['sub-1_T1w', 'sub-1_T2w']
+        message = record.facts['failures']['sub-1_T1w']['message']
+        assert 'quality 0.10' in message
+        assert '--derivatives' in message
+    else:
+        assert record.facts['reference'] == f'sub-1_{reference}'
+        assert sorted(record.facts['to_working']) == ['sub-1_T1w', 'sub-1_T2w']
+
+
+def test_a_scan_with_a_transform_of_the_user_carries_its_session(tmp_path, register):
+    calls = register(T1w=0.9, FLAIR=0.1)
+    known = np.diag([1.0, 1, 1, 1])
+    known[:3, 3] = 3, 4, 5
+    scans = [
+        fake(tmp_path, 'sub-1_T1w', 'T1w', [1.0, 1.0, 1.0]),
+        fake(tmp_path, 'sub-1_FLAIR', 'FLAIR', [1.0, 1.0, 5.0], True, known.tolist()),
+    ]
+    record = Record(steps.align_session(tmp_path / 'a.zip', scans))
+    assert [contrast for contrast, _ in calls] == ['FLAIR']
+    assert np.array_equal(calls[0][1], known)
+    assert record.facts['to_working']['sub-1_FLAIR'] == known.tolist()
