@@ -20,6 +20,7 @@ from harmony_app import __version__
 from harmony_app.errors import InputError
 from harmony_app.imaging.grid import SPACE, WORKING_SHAPE
 from harmony_app.methods.base import CONTRASTS
+from harmony_app.methods.model_folder import read_metadata
 from harmony_app.methods.transfer import Transfer
 from harmony_app.methods.transfer_features import CONDITION
 from harmony_app.nets.bilateral import TransferConfig, TransferNetwork, sample_grid, slice_grid
@@ -92,6 +93,7 @@ def train(
     device: str = 'cpu',
     config: TransferConfig | None = None,
     steps: int | None = None,
+    begin_from: Path | None = None,
 ) -> TransferNetwork:
     """Train for a time, going on from a checkpoint in ``out`` where there is one.
 
@@ -110,6 +112,8 @@ def train(
         Real scans for self-supervised examples.
     steps : int, optional
         Ends, and lets the learning rate fall, by steps instead of minutes: exactly repeatable.
+    begin_from : Path, optional
+        Model folder whose weights a fresh training starts from.
 
     Returns
     -------
@@ -117,7 +121,10 @@ def train(
         Moving average of the weights.
     """
     torch.manual_seed(seed)
-    network = TransferNetwork(config or TransferConfig(condition=CONDITION)).to(device)
+    if begin_from is None:
+        network = TransferNetwork(config or TransferConfig(condition=CONDITION)).to(device)
+    else:
+        network = Transfer.load(begin_from, device).network.train()
     average = copy.deepcopy(network).requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
     modules = {'network': network, 'average': average}
@@ -240,6 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--real', type=Path, help='folder of preprocessed real scans')
     parser.add_argument('--subjects-per-head', type=int, default=10)
+    parser.add_argument('--begin-from', type=Path, help='model folder to start from')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--pack', type=Path, help='model folder to write at the end')
     options = parser.parse_args(arguments)
@@ -255,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         real=real,
         subjects_per_head=options.subjects_per_head,
         device=options.device,
+        begin_from=options.begin_from,
     )
     if options.pack:
         heads = [head.name for head in load_heads(options.heads)]
@@ -264,6 +273,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             'subjects': options.subjects_per_head * len(heads),
             'real_scans': len(real),
         }
+        if options.begin_from:
+            trained['begun_from'] = read_metadata(options.begin_from).get('training', {})
         if real:
             trained['real_scan_credits'] = credits_of(options.real)
         pack(options.out, options.pack, trained)

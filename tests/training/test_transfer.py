@@ -6,6 +6,7 @@ import torch
 
 from harmony_app.errors import InputError
 from harmony_app.methods.base import CONTRASTS
+from harmony_app.methods.transfer import Transfer
 from harmony_app.methods.transfer_features import CONDITION
 from harmony_app.nets.bilateral import TransferConfig, TransferNetwork
 from harmony_app.phantom.tissues import TISSUES
@@ -114,6 +115,18 @@ def test_training_resumes_exactly(heads, tmp_path):
     parts = train(heads, tmp_path / 'parts', steps=6, **common)
     for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_training_can_begin_from_a_model(heads, tmp_path):
+    start = train(heads, tmp_path / 'one', 1, steps=1, subjects_per_head=1)
+    with torch.no_grad():
+        next(start.parameters()).add_(0.25)
+    Transfer(start, {}).save(tmp_path / 'model')
+    begun = train(
+        heads, tmp_path / 'two', 1, 9, steps=1, subjects_per_head=1, begin_from=tmp_path / 'model'
+    )
+    for one, other in zip(start.parameters(), begun.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_the_loss_teaches_the_network(heads):
