@@ -108,11 +108,14 @@ def run(
         styles = {}
         by_key = {(s.subject, s.session): s for s in data.inputs if s.contrast == contrast}
         sessions = sorted({session for _, session in by_key})
-        ceilings = {
-            key: Reference(bids, source, scan, key[1]).score(scan.working.data, 'mni')
-            for key, source in by_key.items()
-            for scan in [data.load(source)]
-        }
+        ceilings = {}
+        for key, source in by_key.items():
+            scan = data.load(source)
+            reference = Reference(bids, source, scan, key[1])
+            ceilings[key] = {
+                'native': reference.score(scan.native.data, 'native'),
+                'mni': reference.score(scan.working.data, 'mni'),
+            }
         shown = []
         for subject in subjects:
             others = others_than(subject, subjects, one_person)
@@ -148,7 +151,7 @@ def run(
                                     'target': there,
                                     'before': before[grid][metric],
                                     'after': after,
-                                    'ceiling': ceilings[subject, there][metric],
+                                    'ceiling': ceilings[subject, there][grid][metric],
                                 }
                             )
                 truth = scan.working.with_data(reference.images['mni'].astype(np.float32))
