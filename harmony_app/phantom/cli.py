@@ -81,6 +81,13 @@ def build_parser() -> argparse.ArgumentParser:
         "protocols' own)",
     )
     parser.add_argument(
+        '--visits',
+        type=int,
+        default=1,
+        metavar='N',
+        help='sessions of every person at every site, for rescans (default 1)',
+    )
+    parser.add_argument(
         '--truth',
         choices=('all', 'own'),
         default='all',
@@ -130,6 +137,7 @@ def _run(options: argparse.Namespace, sites: dict[str, Site]) -> int:
         atrophy=options.atrophy / 100,
         resolution=options.resolution,
         truth=options.truth,
+        visits=options.visits,
         device=_device(options.device),
     )
 

@@ -1,5 +1,6 @@
 """A travelling phantom as a BIDS dataset, with its ground truth as a derivative."""
 
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ class Settings:
         Smallest voxel edge in mm; 0 for the protocols' own.
     truth : str
         ``all``: noise-free scans in the contrast of every site; ``own``: of the scan's site only.
+    visits : int
+        Times that everybody is scanned at every site: another position, gain and noise.
     device : str
         Of torch.
     """
@@ -71,11 +74,14 @@ class Settings:
     atrophy: float = 0.04
     resolution: float = 0.0
     truth: str = 'all'
+    visits: int = 1
     device: str = 'cpu'
 
     def __post_init__(self):
         if self.subjects < 1:
             raise OptionError(f'--subjects is at least 1, not {self.subjects}')
+        if not 1 <= self.visits <= 9:
+            raise OptionError(f'--visits is 1 to 9, not {self.visits}')
         if not self.sites:
             raise OptionError('no site to scan at: name one with --sites')
         if self.seed < 0:
@@ -106,6 +112,7 @@ class Settings:
             'atrophy': self.atrophy,
             'resolution': self.resolution,
             'truth': self.truth,
+            'visits': self.visits,
         }
 
 
@@ -147,9 +154,12 @@ def write_dataset(
         path = heads[index % len(heads)] if heads else None
         subject = _draw(settings, index, path)
         label = f'{index + 1:02d}'
-        for site in settings.sites:
-            _write_session(out, settings, subject, index, label, site)
-            report(f'sub-{label} ses-{site.label}: scanned')
+        sessions = []
+        for site, visit in itertools.product(settings.sites, range(settings.visits)):
+            session = site.label + (f'visit{visit + 1}' if visit else '')
+            _write_session(out, settings, subject, index, label, site, session)
+            report(f'sub-{label} ses-{session}: scanned')
+            sessions.append({'session_id': f'ses-{session}', 'site': site.name})
         rows.append(
             {
                 'participant_id': f'sub-{label}',
@@ -160,9 +170,6 @@ def write_dataset(
                 'lesion_volume': round(subject.lesion_volume, 3),
             }
         )
-        sessions = [
-            {'session_id': f'ses-{site.label}', 'site': site.name} for site in settings.sites
-        ]
         table = out / f'sub-{label}' / f'sub-{label}_sessions.tsv'
         write_table(table, ['session_id', 'site'], sessions)
     _write_top(out, settings, rows)
@@ -215,18 +222,26 @@ def _generator(settings: Settings, index: int, *names: str) -> torch.Generator:
 
 
 def _write_session(
-    out: Path, settings: Settings, subject: Subject, index: int, label: str, site: Site
+    out: Path,
+    settings: Settings,
+    subject: Subject,
+    index: int,
+    label: str,
+    site: Site,
+    session: str,
 ) -> None:
-    position = head_position(_generator(settings, index, site.name))
+    # the first visit is the same however many there are
+    again = [] if session == site.label else [session]
+    position = head_position(_generator(settings, index, site.name, *again))
     contrasts = [c for c in CONTRASTS if c in settings.contrasts and c in site.protocols]
     for contrast in contrasts:
         protocol = coarser(site.protocols[contrast], settings.resolution)
-        generator = _generator(settings, index, site.name, contrast)
+        generator = _generator(settings, index, site.name, contrast, *again)
         # people move a little between the scans of a session
         moved = head_position(generator, rotation=0.4, translation=0.4) @ position
         grid = as_stored(prescribe(subject.anatomy, protocol, moved, generator))
-        stem = f'sub-{label}_ses-{site.label}'
-        scan = Path(f'sub-{label}', f'ses-{site.label}', 'anat', f'{stem}_{contrast}')
+        stem = f'sub-{label}_ses-{session}'
+        scan = Path(f'sub-{label}', f'ses-{session}', 'anat', f'{stem}_{contrast}')
         targets = [site]
         if settings.truth == 'all':
             targets += [s for s in settings.sites if s is not site and contrast in s.protocols]

@@ -257,6 +257,27 @@ def test_a_site_and_a_contrast_more_change_no_other_scan(dataset, tmp_path, labe
     assert not list((tmp_path / 'less').rglob('*desc-siteA*'))
 
 
+def test_a_second_visit_is_another_scan_of_the_same_head(tmp_path, label_folder):
+    options = ('--subjects', 1, '--sites', 'A,D', '--contrasts', 'T1w', '--truth', 'own')
+    assert run(tmp_path / 'once', label_folder, *options) == 0
+    assert run(tmp_path / 'twice', label_folder, *options, '--visits', 2) == 0
+    rows = table(tmp_path / 'twice' / 'sub-01' / 'sub-01_sessions.tsv')
+    assert [row['session_id'] for row in rows] == [
+        'ses-siteA', 'ses-siteAvisit2', 'ses-siteD', 'ses-siteDvisit2'
+    ]  # fmt: skip
+    assert rows[0]['site'] == rows[1]['site'] != rows[2]['site']
+    scan = f'{stem("01", "siteA")}_T1w.nii.gz'
+    assert (tmp_path / 'once' / scan).read_bytes() == (tmp_path / 'twice' / scan).read_bytes()
+    again = f'{stem("01", "siteAvisit2")}_T1w.nii.gz'
+    assert (tmp_path / 'twice' / again).read_bytes() != (tmp_path / 'twice' / scan).read_bytes()
+    truth = tmp_path / 'twice' / 'derivatives' / 'phantom'
+    masks = [
+        load(truth / f'{stem("01", session)}_space-T1w_desc-brain_mask.nii.gz')[1].sum()
+        for session in ('siteA', 'siteAvisit2')
+    ]
+    assert masks[0] == pytest.approx(masks[1], rel=0.02)
+
+
 # --- the command line
 
 
@@ -292,6 +313,7 @@ def test_a_site_file_of_ones_own(tmp_path, label_folder):
         (['--subjects', '0'], ExitCode.BAD_OPTIONS, '--subjects'),
         (['--seed', '-1'], ExitCode.BAD_OPTIONS, '--seed'),
         (['--lesions', '500'], ExitCode.BAD_OPTIONS, '--lesions'),
+        (['--visits', '0'], ExitCode.BAD_OPTIONS, '--visits'),
         (['--atrophy', '40'], ExitCode.BAD_OPTIONS, '--atrophy'),
         (['--resolution', '30'], ExitCode.BAD_OPTIONS, '--resolution'),
         (['--device', 'warp'], ExitCode.BAD_OPTIONS, '--device warp'),
