@@ -164,7 +164,10 @@ def align_session(out: Path, prepared: Sequence[Path], seed: int = SEED) -> Path
         if other == name:
             continue
         try:
-            to_reference[other] = register_rigid(volume_of(record), fixed, seed)
+            if record.facts['transform'] is None:
+                to_reference[other] = register_rigid(volume_of(record), fixed, seed)
+            else:
+                to_reference[other] = np.linalg.inv(rigid) @ record.facts['transform']
             to_working[other] = rigid @ to_reference[other]
         except ScanError as error:
             failures[other] = failure_of(error)

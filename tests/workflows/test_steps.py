@@ -171,3 +171,16 @@ def test_a_scan_with_a_transform_of_the_user_carries_its_session(tmp_path, regis
     assert [contrast for contrast, _ in calls] == ['FLAIR']
     assert np.array_equal(calls[0][1], known)
     assert record.facts['to_working']['sub-1_FLAIR'] == known.tolist()
+
+
+def test_every_transform_of_the_user_is_kept(tmp_path, register):
+    register(T1w=0.9, T2w=0.9)
+    shifts = {'T1w': 3.0, 'T2w': -2.0}
+    scans = []
+    for name, shift in shifts.items():
+        known = np.eye(4)
+        known[0, 3] = shift
+        scans.append(fake(tmp_path, f'sub-1_{name}', name, [1.0, 1.0, 1.0], False, known.tolist()))
+    record = Record(steps.align_session(tmp_path / 'a.zip', scans))
+    for name, shift in shifts.items():
+        assert record.facts['to_working'][f'sub-1_{name}'][0][3] == pytest.approx(shift)
