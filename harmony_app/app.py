@@ -101,7 +101,7 @@ def make_plan(config: RunConfig) -> Plan:
         Where the settings do not fit the dataset, the machine or the model.
     """
     device = check_device(config.device)
-    model, model_hash, _ = check_method(config)
+    model, model_hash, method = check_method(config)
     filters = read_filter_file(config.bids_filter_file) if config.bids_filter_file else {}
     selection = Selection(
         config.participants,
@@ -113,6 +113,8 @@ def make_plan(config: RunConfig) -> Plan:
     root = config.bids_dir.resolve()
     inventory = discover(root, selection)
     targets = resolve_targets(config.target, root, model)
+    for style in targets.styles.values():
+        method.check_target(style)
     given = find_precomputed(config.derivatives, inventory.scans)
     common = config.result_settings() | {
         'model_hash': model_hash,

@@ -146,6 +146,8 @@ def attempt(capsys, *arguments):
     [
         (['--no-such-flag'], 2, 'unrecognized'),
         (['--method', 'magic'], 2, 'invalid choice'),
+        (['--method', 'ravel'], 2, 'invalid choice'),
+        (['--method', 'ssimh'], 64, 'give an image, sub-XX or site:NAME'),
         (['--device', 'tpu'], 2, 'none of auto, cpu, cuda'),
         (['--nprocs', '0'], 2, 'not a positive number'),
         (['--mem', 'lots'], 2, 'no amount of memory'),

@@ -87,6 +87,9 @@ class Style:
         with it. 1000 for a style that has no unit of its own.
     scans : int
         Scans that the style is averaged over; 0 where it is not known.
+    spectrum : tuple of float
+        Lowest frequencies of the brain, see :mod:`harmony_app.methods.classical.ssimh`; empty where
+        none was computed.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Style:
     eta: tuple[float, ...] = ()
     wm_peak: float = 1000.0
     scans: int = 0
+    spectrum: tuple[float, ...] = ()
 
     def to_dict(self) -> dict:
         """Plain types for JSON."""
@@ -106,7 +110,7 @@ class Style:
         """Inverse of :meth:`to_dict`; KeyError or TypeError where a field is absent or unknown."""
         fields = dict(fields)
         fields['profile'] = TissueProfile.from_dict(fields['profile'])
-        for key in ('theta', 'eta'):
+        for key in ('theta', 'eta', 'spectrum'):
             fields[key] = tuple(float(v) for v in fields.get(key, ()))
         return cls(**fields)
 
@@ -183,6 +187,15 @@ class Method(ABC):
         -------
         list of Harmonized
             One for each scan of the target's contrast, in the order of the session.
+        """
+
+    def check_target(self, target: Style) -> None:
+        """Refuse a style that lacks what the method needs, before anything is computed.
+
+        Raises
+        ------
+        OptionError
+            Where the style does not serve; the message says which target does.
         """
 
     def encode_target(self, scans: Sequence[Scan], name: str) -> Style:

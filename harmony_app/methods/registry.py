@@ -15,10 +15,14 @@ _CLASSES = {
     'histogram-matching': 'harmony_app.methods.classical.histogram_matching:HistogramMatching',
     'white-stripe': 'harmony_app.methods.classical.white_stripe:WhiteStripe',
     'nyul': 'harmony_app.methods.classical.nyul:Nyul',
+    'ssimh': 'harmony_app.methods.classical.ssimh:SpectrumSwapping',
 }
 
 METHOD_NAMES = tuple(_CLASSES)
 """Names that ``--method`` takes."""
+
+GROUP_METHODS = {'ravel': 'harmony_app.methods.classical.ravel:Ravel'}
+"""Methods that are fitted on a group of scans: for the benchmark and the group level only."""
 
 WEIGHTS = Path(__file__).parent.parent / 'weights'
 """Folder of the models that come with the package."""
@@ -43,7 +47,8 @@ def get_method(
     Raises
     ------
     OptionError
-        For an unknown name or option, or a model given to a method that has none.
+        For an unknown name or option, a method of :data:`GROUP_METHODS`, or a model given to a
+        method that has none.
     ModelError
         Where the model is absent or not of this method.
 
@@ -134,6 +139,11 @@ def default_styles() -> dict[str, Style]:
 
 
 def _find_class(name: str) -> type[Method]:
+    if name in GROUP_METHODS:
+        raise OptionError(
+            f'method {name} is fitted on a group of scans, so it is for the benchmark and the group '
+            f'level: here choose one of {", ".join(METHOD_NAMES)}'
+        )
     if name not in _CLASSES:
         raise OptionError(f'unknown method {name!r}: choose one of {", ".join(METHOD_NAMES)}')
     module, attribute = _CLASSES[name].split(':')

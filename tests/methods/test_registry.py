@@ -11,7 +11,7 @@ from harmony_app.imaging.profile import TissueProfile
 from harmony_app.methods import registry
 from harmony_app.methods.base import CONTRASTS, Method, Style
 
-CLASSICAL = ('none', 'histogram-matching', 'white-stripe', 'nyul')
+CLASSICAL = ('none', 'histogram-matching', 'white-stripe', 'nyul', 'ssimh')
 
 
 def make_style(name, contrast, csf=0.2):
@@ -50,6 +50,13 @@ def test_every_name_is_a_method_of_that_name():
 def test_unknown_name_tells_the_known_ones():
     with pytest.raises(OptionError, match=r"'combat'.*transfer, haca3, none"):
         registry.get_method('combat')
+
+
+def test_a_group_method_is_not_offered_for_one_session():
+    assert not registry.GROUP_METHODS.keys() & set(registry.METHOD_NAMES)
+    for name in registry.GROUP_METHODS:
+        with pytest.raises(OptionError, match=f'{name} is fitted on a group .* transfer, haca3'):
+            registry.get_method(name)
 
 
 def test_unknown_option_is_told():
