@@ -62,7 +62,8 @@ class Ravel(Method):
     level and no choice of ``--method``. Where the paper is silent or its data differ:
 
     - the paper brings all scans to a template without shape differences; the working grid is
-      reached rigidly, so the regression of a voxel sees some anatomy too;
+      reached rigidly, so the factors and the regression of a voxel see anatomy too, in a group of
+      few people more of it than of the scanner (docs/methods.md);
     - control voxels are those where the registered CSF map is sure in all scans;
     - control voxels are centred over the group before the decomposition, and the regression has an
       intercept, so that the factors hold what differs and the mean of every voxel is kept;
