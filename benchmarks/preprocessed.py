@@ -1,7 +1,9 @@
 """Preprocess a BIDS dataset by the steps of the participant level, once, for all methods."""
 
 import logging
+import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from harmony_app.bids.discovery import ScanInput, discover
@@ -25,13 +27,23 @@ class Preprocessed:
         Folder of the records; sessions that are there already are not done again.
     selection : Selection
         What to take of the dataset.
+    workers : int
+        Sessions at a time; the records do not depend on it.
     """
 
-    def __init__(self, bids: Path, cache: Path, selection: Selection | None = None):
+    def __init__(
+        self, bids: Path, cache: Path, selection: Selection | None = None, workers: int = 1
+    ):
         self.cache = Path(cache)
+        self.cache.mkdir(parents=True, exist_ok=True)
         self.sessions = discover(Path(bids), selection or Selection()).sessions
-        for inputs in self.sessions.values():
-            self._prepare(inputs)
+        left = [scans for scans in self.sessions.values() if not self._is_ready(scans)]
+        if workers > 1 and len(left) > 1:
+            with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool:
+                list(pool.map(self._prepare, left))
+        else:
+            for inputs in left:
+                self._prepare(inputs)
 
     @property
     def inputs(self) -> list[ScanInput]:
@@ -64,11 +76,11 @@ class Preprocessed:
         first = inputs[0]
         return self.cache / f'sub-{first.subject}_ses-{first.session}_aligned.npz'
 
+    def _is_ready(self, inputs: tuple[ScanInput, ...]) -> bool:
+        return all(self._record(scan, 'finished').exists() for scan in inputs)
+
     def _prepare(self, inputs: tuple[ScanInput, ...]) -> None:
-        self.cache.mkdir(parents=True, exist_ok=True)
         finished = [self._record(scan, 'finished') for scan in inputs]
-        if all(path.exists() for path in finished):
-            return
         prepared = [self._record(scan, 'prepared') for scan in inputs]
         for scan, path in zip(inputs, prepared, strict=True):
             if not path.exists():

@@ -1,0 +1,147 @@
+"""A study of travelling phantoms: who is scanned where, and in which order it is harmonized."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import yaml
+
+from harmony_app.bids.atomic import write_json
+from harmony_app.errors import InputError, OptionError
+from harmony_app.methods.base import CONTRASTS
+from harmony_app.phantom.sites import find_sites, load_sites
+from harmony_app.phantom.writer import Settings, write_dataset
+
+PAIRS = ('next', 'all')
+STAMP = 'study.json'
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study is told.
+
+    Parameters
+    ----------
+    subjects : int
+        People; each is scanned at every site. Two at least: a style is that of others.
+    sites : tuple of str
+        Names of sites, two at least.
+    contrasts : tuple of str
+        Contrasts.
+    pairs : str
+        ``next``: each site to the one after it; ``all``: every ordered pair.
+    seed : int
+        Of heads and scans.
+    lesions : float
+        Mean volume of white-matter lesions in ml.
+    resolution : float
+        No voxel edge is shorter, mm; 0 leaves the protocols as they are.
+    site_file : str, optional
+        YAML with sites of one's own.
+    label_maps : str, optional
+        Folder of whole-head label maps; the ICBM head where it is not given.
+    """
+
+    subjects: int = 4
+    sites: tuple[str, ...] = ('siteA', 'siteC', 'siteF', 'ge-signa')
+    contrasts: tuple[str, ...] = ('T1w',)
+    pairs: str = 'next'
+    seed: int = 7
+    lesions: float = 10.0
+    resolution: float = 0.0
+    site_file: str | None = None
+    label_maps: str | None = None
+
+    def __post_init__(self):
+        if self.subjects < 2:
+            raise OptionError('a study has two subjects at least: a style is that of others')
+        if len(self.sites) < 2:
+            raise OptionError('a study has two sites at least')
+        if self.pairs not in PAIRS:
+            raise OptionError(f'pairs is one of {", ".join(PAIRS)}, not {self.pairs!r}')
+        for contrast in self.contrasts:
+            if contrast not in CONTRASTS:
+                raise OptionError(f'unknown contrast {contrast!r}: use {", ".join(CONTRASTS)}')
+
+    @classmethod
+    def read(cls, path: Path) -> 'Study':
+        """Read a YAML file; OptionError where it says what is not known."""
+        try:
+            content = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
+        except (OSError, yaml.YAMLError) as error:
+            raise InputError(f'{path}: cannot be read ({error})') from error
+        known = {field.name for field in fields(cls)}
+        if not isinstance(content, dict) or not content.keys() <= known:
+            raise OptionError(f'{path}: a study knows {", ".join(sorted(known))}')
+        for key in ('sites', 'contrasts'):
+            if key in content:
+                content[key] = tuple(content[key])
+        for key in ('site_file', 'label_maps'):
+            if content.get(key):
+                content[key] = str((path.parent / content[key]).resolve())
+        return cls(**content)
+
+    def quick(self) -> 'Study':
+        """The same with two people, two sites and one contrast."""
+        return replace(self, subjects=2, sites=self.sites[:2], contrasts=self.contrasts[:1])
+
+    def make(self, out: Path) -> Path:
+        """Write the dataset, unless the same one is there.
+
+        Raises
+        ------
+        OptionError
+            Where the folder holds another study.
+        """
+        import json
+
+        bids, stamp = out / 'bids', out / STAMP
+        described = asdict(self) | {'sites': list(self.sites), 'contrasts': list(self.contrasts)}
+        if stamp.exists():
+            if json.loads(stamp.read_text(encoding='utf-8')) != described:
+                raise OptionError(f'{out} holds another study: name another folder')
+            return bids
+        sites = find_sites(list(self.sites), load_sites(_path(self.site_file)))
+        settings = Settings(
+            subjects=self.subjects,
+            sites=sites,
+            seed=self.seed,
+            contrasts=self.contrasts,
+            label_maps=_path(self.label_maps),
+            lesions=self.lesions,
+            resolution=self.resolution,
+        )
+        write_dataset(bids, settings)
+        write_json(stamp, described)
+        return bids
+
+
+def session_pairs(sessions: list[str], pairs: str) -> list[tuple[str, str]]:
+    """Ordered pairs of sessions.
+
+    Examples
+    --------
+    >>> session_pairs(['A', 'B', 'C'], 'next')
+    [('A', 'B'), ('B', 'C'), ('C', 'A')]
+    >>> len(session_pairs(['A', 'B', 'C'], 'all'))
+    6
+    """
+    if pairs == 'all':
+        return [(a, b) for a in sessions for b in sessions if a != b]
+    return [(a, sessions[(i + 1) % len(sessions)]) for i, a in enumerate(sessions)]
+
+
+def others_than(subject: str, subjects: list[str], one: bool = False) -> list[str]:
+    """The people whose scans show a site's style: all but the subject, or the next one.
+
+    Examples
+    --------
+    >>> others_than('2', ['1', '2', '3']), others_than('2', ['1', '2', '3'], one=True)
+    (['3', '1'], ['3'])
+    """
+    start = subjects.index(subject) + 1
+    others = [*subjects[start:], *subjects[: start - 1]]
+    return others[:1] if one else others
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
