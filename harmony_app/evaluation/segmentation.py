@@ -37,6 +37,9 @@ PRIOR_FLOOR = 0.01
 SPREAD = 0.3
 """Standard deviation of every tissue as a share of that of the three levels."""
 
+UNIT = np.float32(100)
+"""White-matter peak in Atropos, which refuses covariances of a determinant below 1e-6."""
+
 ADAPTED_FLOOR = 0.001
 """Added to the adapted maps, so that Atropos can change its mind."""
 
@@ -87,7 +90,8 @@ def segment_tissues(
     ------
     ValueError
         For no volume, unequal shapes, an empty mask, maps that show a tissue nowhere in it, a scan
-        that is constant, not finite or tells no tissues apart in it, or a step that does not divide the grid.
+        that is constant, not finite or tells no tissues apart in it, a volume that is a copy of
+        another, or a step that does not divide the grid.
 
     References
     ----------
@@ -149,7 +153,7 @@ def _atropos(
     from ants.internal import get_lib_fn, process_arguments
 
     affine = np.diag([step, step, step, 1.0])
-    scans = [to_ants(image, affine) for image in images]
+    scans = [to_ants(UNIT * image, affine) for image in images]
     region = to_ants(mask, affine).clone('unsigned int')
     with TemporaryDirectory() as folder:
         prior, posterior = (str(Path(folder, f'{name}%02d.nii')) for name in ('in', 'out'))
@@ -163,7 +167,9 @@ def _atropos(
         arguments += ['-o', f'[{Path(folder, "labels.nii")},{posterior}]']
         status = get_lib_fn('Atropos')(process_arguments(arguments))
         if status != 0:
-            raise RuntimeError(f'Atropos ended with status {status}')
+            raise ValueError(
+                'Atropos cannot segment these volumes; leave out a volume that is a copy of another'
+            )
         numbers = range(1, len(priors) + 1)
         return [ants.image_read(posterior % number).numpy() for number in numbers]
 
