@@ -1,7 +1,7 @@
 """The group level: the tables of all participants in one, and what they say together."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harmony_app.bids.atomic import read_table, write_json, write_table
@@ -48,6 +48,31 @@ def gather(root: Path) -> list[str]:
     InputError
         Where no participant has results.
     """
+    rows = quality_rows(root)
+    lines, summary = [], []
+    for contrast in CONTRASTS:
+        own = [row for row in rows if row.get('contrast') == contrast]
+        if not own:
+            continue
+        write_group_table(root / f'group_{contrast}.tsv', QC_COLUMNS, own)
+        sites = sorted({row['site'] for row in own if 'site' in row})
+        summary.append(_summarize(own, contrast, 'all'))
+        summary += [
+            _summarize([r for r in own if r.get('site') == site], contrast, site) for site in sites
+        ]
+        lines.append(_sentence(own, contrast))
+    write_group_table(root / 'group_summary.tsv', SUMMARY_COLUMNS, summary)
+    return lines
+
+
+def quality_rows(root: Path) -> list[dict[str, str]]:
+    """Rows of the quality tables of all participants, by name of the scan.
+
+    Raises
+    ------
+    InputError
+        Where no participant has results.
+    """
     tables = sorted(root.glob('sub-*/anat/*_desc-harmonized_qc.tsv'))
     tables += sorted(root.glob('sub-*/ses-*/anat/*_desc-harmonized_qc.tsv'))
     rows = sorted((row for table in tables for row in read_table(table)), key=lambda r: r['scan'])
@@ -55,23 +80,23 @@ def gather(root: Path) -> list[str]:
         raise InputError(
             f'{root} holds no results of the participant level; run it before the group level'
         )
-    lines, summary = [], []
-    for contrast in CONTRASTS:
-        own = [row for row in rows if row.get('contrast') == contrast]
-        if not own:
-            continue
-        _write(root / f'group_{contrast}.tsv', QC_COLUMNS, own)
-        sites = sorted({row['site'] for row in own if 'site' in row})
-        summary.append(_summarize(own, contrast, 'all'))
-        summary += [
-            _summarize([r for r in own if r.get('site') == site], contrast, site) for site in sites
-        ]
-        lines.append(_sentence(own, contrast))
-    _write(root / 'group_summary.tsv', SUMMARY_COLUMNS, summary)
-    return lines
+    return rows
 
 
-def _write(path: Path, columns: dict[str, str], rows: list[dict]) -> None:
+def write_group_table(
+    path: Path, columns: Mapping[str, str], rows: Sequence[Mapping[str, object]]
+) -> None:
+    """Write a table with its data dictionary beside it.
+
+    Parameters
+    ----------
+    path : Path
+        The TSV; the dictionary has its name with ``.json``.
+    columns : mapping of str to str
+        Columns in order, and what each says; others of the rows are left out.
+    rows : sequence of mapping
+        Cells by column.
+    """
     known = [{key: row[key] for key in columns if key in row} for row in rows]
     write_table(path, list(columns), known)
     write_json(path.with_suffix('.json'), {k: {'Description': v} for k, v in columns.items()})
