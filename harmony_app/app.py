@@ -55,11 +55,21 @@ def run(config: RunConfig) -> ExitCode:
         Where the run cannot begin.
     """
     if config.analysis_level == 'group':
-        from harmony_app.workflows.group import gather
-
-        _say('\n'.join(gather(config.output_dir)))
+        _say('\n'.join(run_group(config)))
         return ExitCode.SUCCESS
     return run_participants(config)
+
+
+def run_group(config: RunConfig) -> list[str]:
+    """Gather or evaluate the results of the participant level; says what came of it."""
+    if config.task == 'evaluate':
+        from harmony_app.workflows.evaluate import evaluate
+
+        prepare_environment(config)
+        return evaluate(config)
+    from harmony_app.workflows.group import gather
+
+    return gather(config.output_dir)
 
 
 def run_participants(config: RunConfig) -> ExitCode:

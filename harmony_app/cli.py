@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harmony_app import __version__
 from harmony_app.bids.filters import read_labels
-from harmony_app.config import DEFAULT_SEED, RunConfig
+from harmony_app.config import DEFAULT_SEED, TASKS, RunConfig
 from harmony_app.errors import HarmonyError, OptionError
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.registry import METHOD_NAMES
@@ -61,10 +61,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         'analysis_level',
         choices=('participant', 'group'),
-        help='participant: harmonize; group: gather the tables of all participants',
+        help='participant: harmonize; group: what --task says, with the results of all participants',
     )
     parser.add_argument('--version', action='version', version=f'harmony-app {__version__}')
-    for add in (_add_filters, _add_harmonization, _add_performance, _add_other):
+    for add in (_add_group, _add_filters, _add_harmonization, _add_performance, _add_other):
         add(parser)
     return parser
 
@@ -77,6 +77,8 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
     OptionError
         Where options do not fit together.
     """
+    if arguments.task != TASKS[0] and arguments.analysis_level != 'group':
+        raise OptionError(f'--task {arguments.task} is for the group level; give group')
     bids_dir, output_dir = _absolute(arguments.bids_dir), _absolute(arguments.output_dir)
     participants = read_labels(arguments.participant_label, 'sub')
     work_dir = arguments.work_dir or Path(tempfile.gettempdir()) / f'harmony-work-{_user()}'
@@ -84,6 +86,7 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
         bids_dir=bids_dir,
         output_dir=output_dir,
         analysis_level=arguments.analysis_level,
+        task=arguments.task,
         participants=participants,
         sessions=read_labels(arguments.session_label, 'ses'),
         modalities=tuple(c for c in CONTRASTS if c in arguments.modalities),
@@ -137,6 +140,17 @@ def _flags(name: str) -> list[str]:
     ['--work-dir', '--work_dir']
     """
     return list(dict.fromkeys([f'--{name}', f'--{name.replace("-", "_")}']))
+
+
+def _add_group(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('Options for the group level')
+    group.add_argument(
+        '--task',
+        choices=TASKS,
+        default=TASKS[0],
+        help='report: gather the tables of all participants; evaluate: measure what harmonization '
+        'did to the study, in tables and a page (group.html)',
+    )
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,9 @@ PACKAGES = (
 
 DEFAULT_SEED = 20231
 
+TASKS = ('report', 'evaluate')
+"""What the group level can do; the first is the default."""
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -43,6 +46,8 @@ class RunConfig:
         Input dataset and results.
     analysis_level : str
         ``participant`` or ``group``.
+    task : str
+        What the group level does, one of :data:`TASKS`.
     participants, sessions : tuple of str
         Labels without prefix; empty for all.
     modalities : tuple of str
@@ -86,6 +91,7 @@ class RunConfig:
     bids_dir: Path
     output_dir: Path
     analysis_level: str = 'participant'
+    task: str = 'report'
     participants: tuple[str, ...] = ()
     sessions: tuple[str, ...] = ()
     modalities: tuple[str, ...] = CONTRASTS

@@ -227,3 +227,24 @@ def test_the_group_level_needs_results(capsys, dataset, tmp_path):
     code, message = attempt(capsys, dataset, tmp_path / 'out', 'group')
     assert code == 66
     assert 'participant level' in message
+
+
+def test_what_the_group_level_does(capsys):
+    def task_of(*arguments):
+        return make_config(make_parser().parse_intermixed_args(arguments)).task
+
+    assert task_of('in', 'out', 'group') == 'report'
+    assert task_of('in', 'out', 'group', '--task', 'evaluate') == 'evaluate'
+    assert task_of('--task', 'report', 'in', 'out', 'participant') == 'report'
+    with pytest.raises(OptionError, match='--task evaluate is for the group level'):
+        task_of('in', 'out', 'participant', '--task', 'evaluate')
+    with pytest.raises(SystemExit):
+        task_of('in', 'out', 'group', '--task', 'dance')
+    assert "'evaluate'" in capsys.readouterr().err
+
+
+def test_the_evaluation_needs_results(capsys, dataset, tmp_path):
+    code, message = attempt(capsys, dataset, tmp_path / 'out', 'group', '--task', 'evaluate')
+    assert code == 66
+    assert 'participant level' in message
+    assert not (tmp_path / 'out').exists()

@@ -1,0 +1,204 @@
+"""Columns of the tables of the evaluation, and the files they go to."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harmony_app.imaging.profile import TISSUES
+from harmony_app.workflows.evaluation_measures import PAIR_METRICS, STAGES
+from harmony_app.workflows.group import write_group_table
+
+_SECONDS = {'before': 'before harmonization', 'after': 'after harmonization'}
+
+
+def _staged(columns: Mapping[str, str]) -> dict[str, str]:
+    return {
+        f'{name}_{stage}': f'{text}, {_SECONDS[stage]}'
+        for name, text in columns.items()
+        for stage in STAGES
+    }
+
+
+SCAN_COLUMNS = {
+    'scan': 'Name of the scan: its entities and contrast',
+    'subject': 'Participant',
+    'session': 'Session',
+    'contrast': 'Contrast',
+    'site': 'Scanner and protocol',
+    'travelling': 'Whether the participant was scanned at several sites, or is said to be',
+    'method': 'Harmonization method',
+    'target': 'Name of the target style',
+    'registration_quality': 'Agreement of the session with the template, 0 to 1',
+    'edge_agreement': 'Correlation of the gradient magnitudes before and after, in the brain',
+    'edges_appeared': 'Share of the strong edges of the result that the scan does not show',
+    'edges_vanished': 'Share of the strong edges of the scan that the result does not show',
+    **_staged(
+        {
+            'gm_wm_auroc': 'Area under the ROC curve that tells WM from GM by intensity, under the '
+            'registered maps; whichever is brighter, but for T1w',
+            'distance': 'Distance of the three tissue medians to the target',
+            'level_distance': 'Distance of the three tissue levels to the target',
+        }
+    ),
+    'reference': 'What the distances below are to: partner, the same person at other sites; '
+    'sites, the mean of the other sites',
+    **_staged(
+        {
+            f'{tissue.lower()}_site_distance': f'Wasserstein distance of the {tissue} intensities '
+            'to the reference, in units of the white-matter peak'
+            for tissue in TISSUES
+        }
+    ),
+    **_staged(
+        {
+            f'{tissue.lower()}_ml': f'Volume of {tissue} by a segmentation of this scan, ml'
+            for tissue in TISSUES
+        }
+    ),
+}
+"""Columns of ``group_evaluation_scans.tsv``."""
+
+_METRICS = {
+    'ssim': 'Structural similarity',
+    'psnr': 'Peak signal-to-noise ratio, dB',
+    'rmse': 'Root-mean-square difference, in units of the white-matter peak',
+    'pcc': 'Pearson correlation',
+}
+
+PAIR_COLUMNS = {
+    'subject': 'Travelling participant',
+    'contrast': 'Contrast',
+    'scan': 'First scan',
+    'other_scan': 'Second scan, brought onto the first by a rigid transform',
+    'site': 'Site of the first scan',
+    'other_site': 'Site of the second scan',
+    'kind': 'sites: two sites; rescan: one site, what harmonization can reach at best',
+    **{
+        f'{metric}_{stage}': f'{_METRICS[metric]} of both inside the brain they share, '
+        f'{_SECONDS[stage]}'
+        for metric in PAIR_METRICS
+        for stage in STAGES
+    },
+    **{
+        f'{metric}_ceiling': f'{_METRICS[metric]} of rescans before harmonization, mean over those '
+        'of the participant, or else of all participants'
+        for metric in PAIR_METRICS
+    },
+    **{
+        f'{metric}_gap_closed': f'Share of the way of {metric} from before to the ceiling that was '
+        'gone; 1 is all of it'
+        for metric in PAIR_METRICS
+    },
+}
+"""Columns of ``group_evaluation_pairs.tsv``."""
+
+STATISTICS_COLUMNS = {
+    'contrast': 'Contrast',
+    'measure': 'Column of the table of scans or of pairs at two sites, without its stage; '
+    '*_volume_variation: spread over sites of the volumes of a travelling subject, percent',
+    'better': 'Whether higher or lower is better',
+    'subjects': 'Number of people; values of one person are averaged first',
+    'mean_before': 'Mean over people before harmonization',
+    'mean_after': 'Mean over people after harmonization',
+    'difference': 'Mean of after less before',
+    'interval_low': 'Lower end of its 95 % bootstrap interval',
+    'interval_high': 'Upper end of its 95 % bootstrap interval',
+    'effect_size': 'Matched-pairs rank-biserial correlation, -1 to 1; above 0 where after is larger',
+    'p_value': 'Paired Wilcoxon signed-rank test, two-sided',
+    'p_holm': "The same with Holm's correction over all tests of this table",
+}
+"""Columns of ``group_evaluation_statistics.tsv``."""
+
+VOLUME_COLUMNS = {
+    'contrast': 'Contrast of the scans that were segmented',
+    'analysis': 'sites: travelling subjects at two sites; longitudinal: all repeated sessions',
+    'tissue': 'GM, WM or CSF',
+    'site': 'First site',
+    'other_site': 'Second site',
+    'subjects': 'Number of people',
+    'sessions': 'Number of sessions',
+    **_staged(
+        {
+            'bias': 'Mean absolute difference of the volumes of a person, ml',
+            'bias_sd': 'Its standard deviation over people, ml',
+            'mean_difference': 'Mean of the first site less the second, ml',
+            'rmsd': 'Root of the mean squared difference, ml',
+            'icc': 'Longitudinal intraclass correlation of the share of the brain, 0 to 1',
+            'residual_variance': 'Variance within people of the share of the brain, squared percent',
+        }
+    ),
+}
+"""Columns of ``group_evaluation_volumes.tsv``."""
+
+SITE_COLUMNS = {
+    'contrast': 'Contrast',
+    'stage': 'before or after harmonization',
+    'classifier': 'svm: radial basis functions; linear: logistic regression; on radiomic features',
+    'sites': 'Number of sites',
+    'subjects': 'Number of people',
+    'scans': 'Number of scans',
+    'balanced_accuracy': 'Recall averaged over the sites, for people not trained on',
+    'chance': 'Balanced accuracy of guessing',
+    'auc': 'Area under the ROC curve of a site against the rest, averaged',
+    'f1': 'F1 averaged over the sites',
+    'p_value': 'Share of shuffled sites that are told as well',
+}
+"""Columns of ``group_evaluation_sites.tsv``."""
+
+EMBEDDING_COLUMNS = {
+    'contrast': 'Contrast',
+    'stage': 'before or after harmonization; each is laid in the plane for itself',
+    'method': 'pca or tsne, of the radiomic features',
+    'scan': 'Name of the scan',
+    'subject': 'Participant',
+    'site': 'Scanner and protocol',
+    'x': 'First coordinate',
+    'y': 'Second coordinate',
+    'explained_x': 'Share of the variance along x, 0 to 1 (pca)',
+    'explained_y': 'Share of the variance along y, 0 to 1 (pca)',
+}
+"""Columns of ``group_evaluation_embedding.tsv``."""
+
+TABLES = {
+    'scans': SCAN_COLUMNS,
+    'pairs': PAIR_COLUMNS,
+    'statistics': STATISTICS_COLUMNS,
+    'volumes': VOLUME_COLUMNS,
+    'sites': SITE_COLUMNS,
+    'embedding': EMBEDDING_COLUMNS,
+}
+"""Columns by name of the table."""
+
+
+def table_path(root: Path, name: str) -> Path:
+    """File of a table of the evaluation."""
+    return Path(root) / f'group_evaluation_{name}.tsv'
+
+
+def write_tables(root: Path, tables: Mapping[str, Sequence[Mapping]]) -> list[Path]:
+    """Write every table that has rows, with its data dictionary.
+
+    A table without rows is not written, and that of an earlier evaluation is removed: it would
+    be taken for one of this evaluation.
+
+    Parameters
+    ----------
+    root : Path
+        Output folder.
+    tables : mapping of str to sequence of mapping
+        Rows by name of the table.
+
+    Returns
+    -------
+    list of Path
+        What was written.
+    """
+    written = []
+    for name, columns in TABLES.items():
+        path = table_path(root, name)
+        if tables.get(name):
+            write_group_table(path, columns, tables[name])
+            written.append(path)
+        else:
+            for old in (path, path.with_suffix('.json')):
+                old.unlink(missing_ok=True)
+    return written
