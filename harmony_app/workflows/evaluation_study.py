@@ -111,11 +111,11 @@ def paired_statistics(
     if rows:
         for row, p_value in zip(rows, holm([row['p_value'] for row in rows]), strict=True):
             row['p_holm'] = float(p_value)
-        fewest = max(row['subjects'] for row in rows)
-        if fewest < FEWEST_FOR_SIGNIFICANCE:
+        most = max(row['subjects'] for row in rows)
+        if most < FEWEST_FOR_SIGNIFICANCE:
             notes.append(
-                f'with {fewest} people no paired test can reach p < 0.05, whatever the effect: '
-                f'{FEWEST_FOR_SIGNIFICANCE} are needed'
+                f'with {most} people no paired test can reach p < 0.05, whatever the effect '
+                f'({FEWEST_FOR_SIGNIFICANCE} are needed), and bootstrap intervals are too narrow'
             )
     return rows, notes
 
