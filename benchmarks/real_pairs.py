@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.phantom_table import to_markdown
 from benchmarks.preprocessed import Preprocessed, ordered_pairs
+from benchmarks.tables import to_markdown
 from harmony_app.bids.filters import Selection
 from harmony_app.evaluation.metrics import histogram_distance
 from harmony_app.imaging.edges import edge_agreement

@@ -104,7 +104,7 @@ def story(tmp_path_factory, make_head, make_style):
     monkeypatch.setattr(app, '_say', told.append)
     story = Story(tmp_path_factory.mktemp('story'), make_head, make_style)
 
-    def know_template(volume, contrast=None):
+    def know_template(volume, contrast=None, given=None):
         template = load_template()
         tissues = np.rint(template.tissues * 255).astype(np.uint8)
         matrix = story.to_working

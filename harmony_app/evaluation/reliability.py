@@ -114,7 +114,7 @@ def longitudinal_reliability(
         raise ValueError('some volumes are not finite: leave those sessions out')
     people, group = np.unique(subjects, return_inverse=True)
     if people.size < MINIMUM_SUBJECTS:
-        raise ValueError(f'{people.size} subjects are too few: give {MINIMUM_SUBJECTS} or more')
+        raise ValueError(f'subjects: {people.size} of at least {MINIMUM_SUBJECTS}; give more')
     if np.ptp(volumes) == 0:
         raise ValueError('all volumes are equal: there is no variance to divide')
     scale = float(volumes.std())

@@ -130,7 +130,7 @@ def test_degenerate_input_is_told():
         with pytest.raises(ValueError, match=match):
             longitudinal_reliability(volumes, subjects, ages)
 
-    told('2 subjects are too few', volumes[:4], subjects[:4], ages[:4])
+    told('subjects: 2 of', volumes[:4], subjects[:4], ages[:4])
     told('too few repeated sessions', volumes[::2], subjects[::2], ages[::2])
     # one repeat is all that the slope takes
     told('too few repeated sessions', volumes[[0, 1, 2, 4]], subjects[[0, 1, 2, 4]], ages[:4])
