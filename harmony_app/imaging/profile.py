@@ -101,10 +101,12 @@ class TissueProfile:
 
     @classmethod
     def average(cls, profiles: Sequence['TissueProfile']) -> 'TissueProfile':
-        """Average of profiles, quantile by quantile; the head over those that show one.
+        """Average of profiles; the head over those that show one.
 
-        The median where there are three or more: one scan that lies badly on the template
-        does not spoil the style of a site.
+        Of tissues the median where there are three or more: one scan that lies badly on the
+        template does not spoil the style of a site. Of quantiles the mean, which is the
+        standard scale of Nyul 2000: people differ in their shares of tissue, and the median
+        would be that of one of them.
         """
         heads = [p.head for p in profiles if p.head]
 
@@ -112,11 +114,14 @@ class TissueProfile:
             middle = np.median if len(rows) > 2 else np.mean
             return tuple(middle(rows, axis=0).tolist())
 
+        def mean(rows):
+            return tuple(np.mean(rows, axis=0).tolist())
+
         return cls(
             medians=average([p.medians for p in profiles]),
             spreads=average([p.spreads for p in profiles]),
-            brain=average([p.brain for p in profiles]),
-            head=average(heads) if heads else (),
+            brain=mean([p.brain for p in profiles]),
+            head=mean(heads) if heads else (),
             levels=average([p.levels for p in profiles]),
         )
 
