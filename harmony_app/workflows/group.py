@@ -9,6 +9,8 @@ from harmony_app.errors import InputError
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.workflows.writing import QC_COLUMNS
 
+STAGES = ('before', 'after')
+
 SUMMARY_COLUMNS = {
     'contrast': 'Contrast',
     'site': 'Scanner and protocol; all for every site together',
@@ -16,12 +18,14 @@ SUMMARY_COLUMNS = {
     **{
         f'{tissue}_median_{stage}_{moment}': f'{word} over scans of the median of {tissue.upper()}, '
         f'{stage} harmonization, in units of the white-matter peak'
-        for stage in ('before', 'after')
+        for stage in STAGES
         for tissue in ('gm', 'csf')
         for moment, word in (('mean', 'Mean'), ('sd', 'Standard deviation'))
     },
-    'distance_before': 'Mean distance to the target before harmonization',
-    'distance_after': 'Mean distance to the target after harmonization',
+    'distance_before': 'Mean distance of the medians to the target before harmonization',
+    'distance_after': 'Mean distance of the medians to the target after harmonization',
+    'level_distance_before': 'Mean distance of the levels to the target before harmonization',
+    'level_distance_after': 'Mean distance of the levels to the target after harmonization',
     'edge_agreement': 'Mean correlation of gradients before and after',
 }
 """Columns of ``group_summary.tsv``."""
@@ -104,21 +108,23 @@ def write_group_table(
 
 def _summarize(rows: Sequence[dict], contrast: str, site: str) -> dict:
     summary: dict = {'contrast': contrast, 'site': site, 'scans': len(rows)}
-    for stage in ('before', 'after'):
+    for stage in STAGES:
         for tissue in ('gm', 'csf'):
             values = _numbers(rows, f'{tissue}_median_{stage}')
             if values:
                 summary[f'{tissue}_median_{stage}_mean'] = statistics.fmean(values)
             if len(values) > 1:
                 summary[f'{tissue}_median_{stage}_sd'] = statistics.stdev(values)
-    for key in ('distance_before', 'distance_after', 'edge_agreement'):
+    distances = [f'{kind}_{stage}' for kind in ('distance', 'level_distance') for stage in STAGES]
+    for key in (*distances, 'edge_agreement'):
         if values := _numbers(rows, key):
             summary[key] = statistics.fmean(values)
     return summary
 
 
 def _sentence(rows: Sequence[dict], contrast: str) -> str:
-    before, after = (_numbers(rows, f'distance_{stage}') for stage in ('before', 'after'))
+    # of levels: a median holds the person's anatomy too
+    before, after = (_numbers(rows, f'level_distance_{stage}') for stage in STAGES)
     text = f'{contrast}: {len(rows)} scans'
     if before and after:
         text += (
