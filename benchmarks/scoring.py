@@ -7,6 +7,7 @@ import numpy as np
 
 from harmony_app.bids.discovery import ScanInput
 from harmony_app.evaluation.metrics import pcc, psnr, rmse, ssim
+from harmony_app.evaluation.regions import bounding_box
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
 from harmony_app.imaging.intensity import white_matter_peak
 from harmony_app.imaging.io import read_scan
@@ -68,9 +69,8 @@ class Reference:
     def score(self, volume: np.ndarray, grid: str) -> dict[str, float]:
         """SSIM, PSNR (dB), RMSE (white-matter peak 1) and Pearson correlation inside the brain."""
         mask = self.masks[grid]
-        where = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
         # what is far from the brain changes nothing inside it
-        box = tuple(slice(max(0, w[0] - MARGIN), w[-1] + MARGIN) for w in where)
+        box = bounding_box(mask, MARGIN)
         image, truth, mask = volume[box], self.images[grid][box], mask[box]
         return {
             'ssim': ssim(image, truth, mask, self.data_range),

@@ -1,5 +1,8 @@
 """A study of travelling phantoms: who is scanned where, and in which order it is harmonized."""
 
+import json
+import os
+import shutil
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -92,14 +95,14 @@ class Study:
         OptionError
             Where the folder holds another study.
         """
-        import json
-
         bids, stamp = out / 'bids', out / STAMP
         described = asdict(self) | {'sites': list(self.sites), 'contrasts': list(self.contrasts)}
         if stamp.exists():
             if json.loads(stamp.read_text(encoding='utf-8')) != described:
                 raise OptionError(f'{out} holds another study: name another folder')
             return bids
+        if bids.exists():
+            raise OptionError(f'{bids} is there and is not of a study: name another folder')
         sites = find_sites(list(self.sites), load_sites(_path(self.site_file)))
         settings = Settings(
             subjects=self.subjects,
@@ -110,7 +113,11 @@ class Study:
             lesions=self.lesions,
             resolution=self.resolution,
         )
-        write_dataset(bids, settings)
+        # one that was interrupted is no dataset
+        begun = out / 'bids.begun'
+        shutil.rmtree(begun, ignore_errors=True)
+        write_dataset(begun, settings)
+        os.replace(begun, bids)
         write_json(stamp, described)
         return bids
 

@@ -121,9 +121,7 @@ def count_parameters(module: 'nn.Module') -> int:
     >>> count_parameters(nn.Conv2d(2, 3, kernel_size=3))  # 2 * 3 * 9 weights and 3 biases
     57
     """
-    from harmony_app.nets.flops import parameters
-
-    return parameters(module)
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def count_flops(call: Callable[..., Any], *arguments: Any) -> int:

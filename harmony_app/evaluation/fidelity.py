@@ -12,6 +12,7 @@ from itertools import product
 import numpy as np
 from scipy import ndimage
 
+from harmony_app.evaluation.regions import bounding_box
 from harmony_app.imaging.edges import edge_agreement
 
 SIGMA = 1.0
@@ -190,9 +191,7 @@ def _ridge(magnitude: np.ndarray, direction: np.ndarray, candidates: np.ndarray)
 
 def _box(mask: np.ndarray) -> tuple[slice, ...]:
     """Box of the mask with all that its edges and local contrasts depend on."""
-    margin = int(np.ceil(3 * WINDOW + 4 * SIGMA)) + 2
-    found = ndimage.find_objects(mask.astype(np.uint8))[0]
-    return tuple(slice(max(0, part.start - margin), part.stop + margin) for part in found)
+    return bounding_box(mask, int(np.ceil(3 * WINDOW + 4 * SIGMA)) + 2)
 
 
 def _checked(

@@ -5,6 +5,8 @@ All functions take arrays of one shape in one unit; none scales or aligns them.
 
 import numpy as np
 
+from harmony_app.evaluation.regions import bounding_box
+
 SSIM_SIGMA = 1.5
 """Standard deviation of the Gaussian window, voxels (Wang 2004)."""
 
@@ -46,7 +48,7 @@ def ssim(image: np.ndarray, reference: np.ndarray, mask: np.ndarray, data_range:
     image, reference, mask = _checked(image, reference, mask)
     _check_range(data_range)
     # The map is needed within the mask only; the margin feeds its windows.
-    box = _bounding_box(mask, margin=SSIM_RADIUS)
+    box = bounding_box(mask, margin=SSIM_RADIUS)
     _, similarity = structural_similarity(
         image[box],
         reference[box],
@@ -158,12 +160,3 @@ def _checked(
 def _check_range(data_range: float) -> None:
     if not data_range > 0:
         raise ValueError(f'the data range is above 0, not {data_range}')
-
-
-def _bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
-    box = []
-    for axis, length in enumerate(mask.shape):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        seen = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(max(seen[0] - margin, 0), min(seen[-1] + margin + 1, length)))
-    return tuple(box)

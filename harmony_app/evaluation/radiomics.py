@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from harmony_app.evaluation.regions import bounding_box
 from harmony_app.evaluation.texture import (
     DIRECTIONS,
     cooccurrence_features,
@@ -175,7 +176,7 @@ def region_features(
     (1.0, 0.0, 0.0)
     """
     levels = discretize(data, mask, bin_width, upper=HIGHEST)
-    box = _bounding_box(levels > 0)
+    box = bounding_box(levels > 0)
     levels = levels[box]
     values = np.asarray(data)[box][levels > 0]
     families = {
@@ -293,8 +294,3 @@ def _coarse(data: np.ndarray, step: int) -> np.ndarray:
         raise ValueError(f'the step is 1 voxel at least, not {step}')
     trimmed = np.asarray(data)[tuple(slice(0, n - n % step) for n in data.shape)]
     return block_mean(trimmed.astype(np.float32), step)
-
-
-def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
-    seen = (np.flatnonzero(mask.any(axis=(a, b))) for a, b in ((1, 2), (0, 2), (0, 1)))
-    return tuple(slice(places[0], places[-1] + 1) for places in seen)

@@ -1,4 +1,4 @@
-"""The intensities of a region, checked: what every measure of a tissue or a lesion starts with."""
+"""The voxels of a region, checked: what every measure of a tissue or a lesion starts with."""
 
 import numpy as np
 
@@ -41,6 +41,23 @@ def intensities(image: np.ndarray, mask: np.ndarray, name: str) -> np.ndarray:
             f'{name} holds intensities that are not finite: leave them out of its mask'
         )
     return values
+
+
+def bounding_box(mask: np.ndarray, margin: int = 0) -> tuple[slice, ...]:
+    """Box around a mask that is not empty, with a margin where the image has one.
+
+    Examples
+    --------
+    >>> bounding_box(np.array([False, False, True, True, False]), margin=1)
+    (slice(1, 5, None),)
+    """
+    box = []
+    for axis, length in enumerate(mask.shape):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        seen = np.flatnonzero(mask.any(axis=others))
+        start, stop = int(seen[0]) - margin, int(seen[-1]) + margin + 1
+        box.append(slice(max(start, 0), min(stop, length)))
+    return tuple(box)
 
 
 def check_disjoint(first: np.ndarray, second: np.ndarray, names: tuple[str, str]) -> None:

@@ -234,7 +234,7 @@ def align_template(
     volume : Volume
         Scan in RAS, bias-corrected, whole head or brain.
     start : ndarray, shape (4, 4), optional
-        Template mm to scan mm where this is known already: only finely climbed from then.
+        Template mm to scan mm where this is known already: it is only climbed from there.
 
     Returns
     -------

@@ -225,9 +225,8 @@ class Method(ABC):
 
     def _encode_target(self, scans: Sequence[Scan], name: str) -> Style:
         """Average style of the scans that count."""
-        contrasts = {scan.contrast for scan in scans}
         profile = TissueProfile.average([scan.profile for scan in scans])
-        return Style(name, contrasts.pop(), profile, scans=len(scans))
+        return Style(name, scans[0].contrast, profile, scans=len(scans))
 
     def fit(self, scans: Sequence[Scan]) -> None:
         """Learn from preprocessed scans; methods without training have nothing to learn."""

@@ -1,7 +1,7 @@
 """Transfer: the contrast from the target, the anatomy from the scan itself (DESIGN 4a).
 
 A small network is told the measured styles of source and target and gives a smooth grid of
-affine intensity maps, on top of the monotone map of the tissue medians; the scan is its own
+affine intensity maps, on top of the monotone map of the tissue levels; the scan is its own
 guide. One grid serves the working grid and the scan's own, so that nothing is resampled twice.
 """
 

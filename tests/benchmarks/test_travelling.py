@@ -128,3 +128,25 @@ def test_a_study_of_ones_own(tmp_path):
     assert study.sites == ('siteB', 'mine')
     assert study.site_file == str(tmp_path / 'sites.yaml')
     assert study.quick().subjects == 2
+
+
+def test_a_study_interrupted_is_begun_again_and_another_is_refused(tmp_path, monkeypatch):
+    def write(out, settings):
+        out.mkdir()
+        (out / 'half').touch()
+        calls.append(settings)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    calls = []
+    monkeypatch.setattr('benchmarks.study.write_dataset', write)
+    with pytest.raises(KeyboardInterrupt):
+        Study().make(tmp_path)
+    assert not (tmp_path / 'bids').exists()
+    assert Study().make(tmp_path) == tmp_path / 'bids'
+    assert Study().make(tmp_path) == tmp_path / 'bids'
+    with pytest.raises(OptionError, match='another study'):
+        Study(seed=8).make(tmp_path)
+    (tmp_path / 'study.json').unlink()
+    with pytest.raises(OptionError, match='not of a study'):
+        Study().make(tmp_path)
