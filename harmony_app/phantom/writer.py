@@ -245,8 +245,7 @@ def _write_session(
         targets = [site]
         if settings.truth == 'all':
             targets += [s for s in settings.sites if s is not site and contrast in s.protocols]
-        masks = list(_MASKED) if contrast == contrasts[0] else ['brain', 'lesion']
-        images, fractions = _scan(subject, targets, masks, protocol, grid, moved, generator)
+        images, fractions = _scan(subject, targets, protocol, grid, moved, generator)
         scans = list(_scaled(images, targets, generator))
         write_image(out / f'{scan}.nii.gz', scans[0], grid.affine, np.int16)
         write_json(out / f'{scan}.json', sidecars.scan_sidecar(site, protocol))
@@ -267,7 +266,6 @@ def _write_session(
 def _scan(
     subject: Subject,
     targets: Sequence[Site],
-    masks: Sequence[str],
     protocol: Protocol,
     grid: Grid,
     position: np.ndarray,
@@ -283,7 +281,7 @@ def _scan(
     signals = signals / signals[:, _WM : _WM + 1]
     image = render(fractions, signals, subject.texture)
     maps = torch.stack(
-        [fractions[[TISSUES.index(t) for t in _MASKED[name]]].sum(0) for name in masks]
+        [fractions[[TISSUES.index(t) for t in parts]].sum(0) for parts in _MASKED.values()]
     )
     sampled = sample(
         torch.cat([image, maps]),
@@ -296,7 +294,7 @@ def _scan(
     truth = point_spread(truth, spread_widths(protocol, site.point_spread))
     white = torch.ones(1, device=truth.device)
     scan = spoil(truth[:1], grid, protocol, white, generator, site.receive_field)
-    return torch.cat([scan, truth]), dict(zip(masks, maps, strict=True))
+    return torch.cat([scan, truth]), dict(zip(_MASKED, maps, strict=True))
 
 
 def _scaled(

@@ -214,10 +214,12 @@ def test_masks_lie_on_the_grid_of_their_scan(dataset, truth, contrast):
     assert (lesions <= brain).all()
 
 
-def test_tissue_maps_are_fractions(truth):
+@pytest.mark.parametrize('contrast', CONTRASTS)
+def test_tissue_maps_are_fractions(truth, contrast):
     maps = []
     for tissue in ('GM', 'WM', 'CSF'):
-        _, data = load(truth / f'{stem("01", "siteA")}_space-T1w_label-{tissue}_probseg.nii.gz')
+        name = f'{stem("01", "siteA")}_space-{contrast}_label-{tissue}_probseg.nii.gz'
+        _, data = load(truth / name)
         assert data.min() >= 0
         assert 0.99 < data.max() <= 1.0001
         maps.append(data)
