@@ -1,6 +1,6 @@
 """Monotone intensity maps, piecewise linear between knots."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -11,6 +11,9 @@ IDENTITY = ((0.0, 0.0), (1.0, 1.0))
 
 CLOSEST = 1e-4
 """Knots nearer to each other than this are one."""
+
+FLUID_MISSED = 0.03
+"""Distance at which the CSF of a target counts as missed."""
 
 
 def apply_curve(data: np.ndarray, curve: Sequence[tuple[float, float]]) -> np.ndarray:
@@ -41,8 +44,45 @@ def calibration_curve(here: TissueProfile, there: TissueProfile) -> tuple[tuple[
     tuple of (float, float)
         Knots of :func:`apply_curve`, from (0, 0) upwards; the slopes lie in 0.1 to 10.
     """
-    pairs = sorted(zip(here.levels, there.levels, strict=True))
-    groups = [[pair] for pair in pairs]
+    return _curve_through(zip(here.levels, there.levels, strict=True))
+
+
+def fluid_level(here: TissueProfile, there: TissueProfile) -> float | None:
+    """Where the CSF of a scan has to lie so that a monotone map brings all tissues to a target.
+
+    Parameters
+    ----------
+    here, there : TissueProfile
+        Measured and wanted style.
+
+    Returns
+    -------
+    float or None
+        None where the map reaches the target's CSF as it is.
+
+    Examples
+    --------
+    CSF brighter than grey matter here, and darker than white matter there:
+
+    >>> def profile(*levels):
+    ...     return TissueProfile(levels, (0.1,) * 3, (0.5,) * 100, ())
+    >>> fluid_level(profile(1.2, 1.0, 1.4), profile(1.1, 1.0, 0.9))
+    0.9
+    >>> fluid_level(profile(0.6, 1.0, 0.2), profile(0.7, 1.0, 0.3)) is None
+    True
+    """
+    goal = there.levels[2]
+    reached = apply_curve(np.array(here.levels[2]), calibration_curve(here, there))
+    if abs(float(reached) - goal) < FLUID_MISSED:
+        return None
+    x, y = np.array(_curve_through(zip(here.levels[:2], there.levels[:2], strict=True))).T
+    if goal <= y[-1]:
+        return float(np.interp(goal, y, x))
+    return float(x[-1] + (goal - y[-1]) * (x[-1] - x[-2]) / (y[-1] - y[-2]))
+
+
+def _curve_through(pairs: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    groups = [[pair] for pair in sorted(pairs)]
     merged = True
     while merged:
         merged = False

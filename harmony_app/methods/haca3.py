@@ -168,7 +168,7 @@ class Haca3(Method):
         if self.decoder_profile_weight:
             reached = measure_profile(decoder.data, scan.brain, scan.tissues)
             profile = blend_profiles(target.profile, reached, self.decoder_profile_weight)
-        (result,) = self.transfer.harmonize([scan], replace(target, profile=profile))
+        (result,) = self.transfer.harmonize(sources, replace(target, profile=profile))
         settings = result.settings | self._settings('transfer')
         return Harmonized(
             source=scan.name,

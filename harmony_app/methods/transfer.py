@@ -27,6 +27,7 @@ from harmony_app.imaging.profile import TISSUES, TissueProfile, measure_profile
 from harmony_app.imaging.resample import resample
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import Harmonized, Method, Scan, Style
+from harmony_app.methods.fluid import shift_fluid
 from harmony_app.methods.model_folder import load_weights, read_model_folder, write_model_folder
 from harmony_app.methods.transfer_features import CONDITION, condition_vector, features_of_working
 from harmony_app.nets.bilateral import (
@@ -170,17 +171,20 @@ class Transfer(Method):
         for scan in session:
             if scan.contrast != target.contrast:
                 continue
-            grid, working = self.predict(scan, target.profile, target.scans == 1)
+            moved = shift_fluid(scan, session, target.profile)
+            source = moved.scan if moved else scan
+            grid, working = self.predict(source, target.profile, target.scans == 1)
             results.append(
                 Harmonized(
                     source=scan.name,
                     contrast=scan.contrast,
                     working=working,
-                    native=grid.apply(scan.native, scan.native_to_working, native_noise(scan)),
+                    native=grid.apply(source.native, scan.native_to_working, native_noise(scan)),
                     settings={
                         'TransferBase': [list(knot) for knot in grid.base],
                         'TransferCalibration': [list(knot) for knot in grid.curve],
                         'TransferModel': self.metadata.get('weights_sha256', ''),
+                        **(moved.settings if moved else {}),
                     },
                 )
             )

@@ -52,10 +52,11 @@ class Recorder(Method):
 
     def harmonize(self, session, target):
         self.calls.append((list(session), target))
-        half = [scan.working.with_data(scan.working.data / 2) for scan in session]
+        same = [scan for scan in session if scan.contrast == target.contrast]
+        half = [scan.working.with_data(scan.working.data / 2) for scan in same]
         return [
             Harmonized(scan.name, scan.contrast, image, image, settings={'Half': True})
-            for scan, image in zip(session, half, strict=True)
+            for scan, image in zip(same, half, strict=True)
         ]
 
 
@@ -142,7 +143,7 @@ def test_transfer_is_the_last_stage_and_the_tables_are_given(scans, target):
     session = [scans['T1w'], scans['T2w']]
     (result,) = method(transfer=recorder).harmonize(session, target)
     ((given, style),) = recorder.calls
-    assert given == [scans['T2w']]
+    assert given == [scans['T2w'], scans['T1w']]
     assert style.profile == target.profile
     np.testing.assert_array_equal(result.working.data, scans['T2w'].working.data / 2)
     assert result.decoder is None
