@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from harmony_app import __version__
@@ -21,6 +22,7 @@ from harmony_app.workflows.checks import (
     check_dataset,
     check_device,
     check_folders,
+    check_input_folder,
     check_method,
     method_options,
     read_plugin,
@@ -29,6 +31,12 @@ from harmony_app.workflows.names import node_name, session_name
 from harmony_app.workflows.plans import MethodSettings, Plan, SessionPlan
 from harmony_app.workflows.precomputed import find_precomputed
 from harmony_app.workflows.progress import STEP, Progress, remove_session
+from harmony_app.workflows.results import (
+    describe_group,
+    quality_rows,
+    select_rows,
+    without_effect,
+)
 from harmony_app.workflows.summary import describe_plan, summarize
 from harmony_app.workflows.targets import resolve_targets
 
@@ -62,14 +70,28 @@ def run(config: RunConfig) -> ExitCode:
 
 def run_group(config: RunConfig) -> list[str]:
     """Gather or evaluate the results of the participant level; says what came of it."""
+    check_input_folder(config.bids_dir)
+    if unread := without_effect(config):
+        logger.warning(
+            '%s: without effect at the group level, which takes the results as they are',
+            ', '.join(unread),
+        )
+    rows = select_rows(quality_rows(config.output_dir), _selection(config), config.output_dir)
     if config.task == 'evaluate':
-        from harmony_app.workflows.evaluate import evaluate
+        from harmony_app.workflows.evaluate import evaluate, evaluation_files
 
-        prepare_environment(config)
-        return evaluate(config)
-    from harmony_app.workflows.group import gather
+        files = evaluation_files()
+        work = partial(evaluate, config, rows)
+    else:
+        from harmony_app.workflows.group import gather, report_files
 
-    return gather(config.output_dir)
+        files = report_files(rows)
+        work = partial(gather, config.output_dir, rows, config.modalities)
+    check_folders(config)
+    if config.dry_run:
+        return describe_group(config, rows, files)
+    prepare_environment(config)
+    return work()
 
 
 def run_participants(config: RunConfig) -> ExitCode:
@@ -112,16 +134,8 @@ def make_plan(config: RunConfig) -> Plan:
     """
     device = check_device(config.device)
     model, model_hash, method = check_method(config)
-    filters = read_filter_file(config.bids_filter_file) if config.bids_filter_file else {}
-    selection = Selection(
-        config.participants,
-        config.sessions,
-        config.modalities,
-        filters,
-        config.include_contrast_enhanced,
-    )
     root = config.bids_dir.resolve()
-    inventory = discover(root, selection)
+    inventory = discover(root, _selection(config))
     targets = resolve_targets(config.target, root, model)
     for style in targets.styles.values():
         method.check_target(style)
@@ -146,6 +160,18 @@ def make_plan(config: RunConfig) -> Plan:
         else:
             sessions.append(plan)
     return Plan(inventory, targets, model, model_hash, device, tuple(sessions), tuple(finished))
+
+
+def _selection(config: RunConfig) -> Selection:
+    """What the user wants of the dataset, or of the results."""
+    filters = read_filter_file(config.bids_filter_file) if config.bids_filter_file else {}
+    return Selection(
+        config.participants,
+        config.sessions,
+        config.modalities,
+        filters,
+        config.include_contrast_enhanced,
+    )
 
 
 def prepare_environment(config: RunConfig) -> None:

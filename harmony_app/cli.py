@@ -149,7 +149,8 @@ def _add_group(parser: argparse.ArgumentParser) -> None:
         choices=TASKS,
         default=TASKS[0],
         help='report: gather the tables of all participants; evaluate: measure what harmonization '
-        'did to the study, in tables and a page (group.html)',
+        'did to the study, in tables and a page (group.html). Labels, --modalities and '
+        '--bids-filter-file choose among the results; options of harmonization have no effect',
     )
 
 
@@ -179,7 +180,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         choices=CONTRASTS,
         default=list(CONTRASTS),
-        help='contrasts to harmonize',
+        help='contrasts to harmonize, or to gather and evaluate',
     )
     group.add_argument(
         *_flags('bids-filter-file'),
@@ -213,7 +214,9 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_harmonization(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group('Options for harmonization')
+    group = parser.add_argument_group(
+        'Options for harmonization', 'Of the participant level; the group level does not read them.'
+    )
     group.add_argument('--method', choices=METHOD_NAMES, default='transfer', help='method')
     group.add_argument(
         *_flags('model'),
@@ -315,7 +318,9 @@ def _add_other(parser: argparse.ArgumentParser) -> None:
         help='skip the bias field correction; for tests only',
     )
     group.add_argument(
-        *_flags('dry-run'), action='store_true', help='print what would be done, and stop'
+        *_flags('dry-run'),
+        action='store_true',
+        help='print what would be read and done, write nothing',
     )
     group.add_argument(
         *_flags('stop-on-first-crash'),

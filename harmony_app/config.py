@@ -51,7 +51,7 @@ class RunConfig:
     participants, sessions : tuple of str
         Labels without prefix; empty for all.
     modalities : tuple of str
-        Contrasts to harmonize.
+        Contrasts to harmonize, or to gather and evaluate.
     bids_filter_file : Path or None
         JSON with filters by contrast.
     skip_bids_validation : bool

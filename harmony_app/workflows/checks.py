@@ -35,10 +35,7 @@ def check_dataset(root: Path, skip_validation: bool = False) -> dict:
     DatasetError
         Where it is not a raw BIDS dataset (unless validation is skipped).
     """
-    if not root.is_dir():
-        raise InputError(
-            f'{root} is no folder (bids_dir); in a container, check that it is mounted'
-        )
+    check_input_folder(root)
     path = root / 'dataset_description.json'
     advice = 'give the root of a raw BIDS dataset, or --skip-bids-validation'
     try:
@@ -58,6 +55,14 @@ def check_dataset(root: Path, skip_validation: bool = False) -> dict:
     if problem and not skip_validation:
         raise DatasetError(f'{problem}: {advice}')
     return description if isinstance(description, dict) else {}
+
+
+def check_input_folder(root: Path) -> None:
+    """Raise InputError where the input is no folder."""
+    if not root.is_dir():
+        raise InputError(
+            f'{root} is no folder (bids_dir); in a container, check that it is mounted'
+        )
 
 
 def check_folders(config: RunConfig) -> None:

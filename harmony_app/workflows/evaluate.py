@@ -3,9 +3,10 @@
 import logging
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TypeVar
 
 from harmony_app.bids.atomic import write_text
@@ -28,8 +29,7 @@ from harmony_app.workflows.evaluation_measures import (
     PairMeasures,
     ScanMeasures,
 )
-from harmony_app.workflows.evaluation_tables import write_tables
-from harmony_app.workflows.group import quality_rows
+from harmony_app.workflows.evaluation_tables import TABLES, table_path, write_tables
 
 logger = logging.getLogger('harmony_app')
 
@@ -42,8 +42,8 @@ _FROM_QUALITY = ('registration_quality', 'edge_agreement') + tuple(
 _Item, _Result = TypeVar('_Item'), TypeVar('_Result')
 
 
-def evaluate(config: RunConfig) -> list[str]:
-    """Evaluate the results of the participant level.
+def evaluate(config: RunConfig, selected: Sequence[Mapping[str, str]]) -> list[str]:
+    """Evaluate results of the participant level.
 
     Writes ``group_evaluation_*.tsv``, each with its data dictionary, and ``group.html``. What
     the study does not allow (one site, too few people) is left out and told.
@@ -51,7 +51,9 @@ def evaluate(config: RunConfig) -> list[str]:
     Parameters
     ----------
     config : RunConfig
-        Input, results, seed, processes and memory are used.
+        Input, results, derivatives, seed, processes and memory are used.
+    selected : sequence of mapping
+        Rows of the quality tables of the scans to evaluate.
 
     Returns
     -------
@@ -60,8 +62,8 @@ def evaluate(config: RunConfig) -> list[str]:
 
     Raises
     ------
-    InputError
-        Where no participant has results.
+    ScanError
+        Where not one scan can be measured.
     HarmonyError
         Where a process was ended from outside.
     """
@@ -69,7 +71,7 @@ def evaluate(config: RunConfig) -> list[str]:
 
     # Libraries take no other seeds than those of 32 bits.
     root, seed = config.output_dir, config.random_seed % 2**32
-    scans = result_scans(root, quality_rows(root))
+    scans = result_scans(root, selected)
     travelling = travelling_subjects(scans, config.bids_dir)
     pairs = find_pairs(scans, travelling)
     workers = _workers(config)
@@ -108,6 +110,11 @@ def evaluate(config: RunConfig) -> list[str]:
     lines += _results(tables)
     lines += [f'left out: {note}' for note in notes]
     return [*lines, f'written: {", ".join(path.name for path in written)}']
+
+
+def evaluation_files() -> list[str]:
+    """Names of what the evaluation writes at most; a table without rows is not written."""
+    return ['group.html', *(table_path(Path(), name).name for name in TABLES)]
 
 
 def merge_notes(notes: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harmony_app.imaging.profile import TISSUES
 from harmony_app.workflows.evaluation_measures import PAIR_METRICS, STAGES
-from harmony_app.workflows.group import write_group_table
+from harmony_app.workflows.group import remove_group_table, write_group_table
 
 _SECONDS = {'before': 'before harmonization', 'after': 'after harmonization'}
 
@@ -199,6 +199,5 @@ def write_tables(root: Path, tables: Mapping[str, Sequence[Mapping]]) -> list[Pa
             write_group_table(path, columns, tables[name])
             written.append(path)
         else:
-            for old in (path, path.with_suffix('.json')):
-                old.unlink(missing_ok=True)
+            remove_group_table(path)
     return written

@@ -4,8 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harmony_app.bids.atomic import read_table, write_json, write_table
-from harmony_app.errors import InputError
+from harmony_app.bids.atomic import write_json, write_table
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.workflows.writing import QC_COLUMNS
 
@@ -31,31 +30,34 @@ SUMMARY_COLUMNS = {
 """Columns of ``group_summary.tsv``."""
 
 
-def gather(root: Path) -> list[str]:
+def gather(
+    root: Path, rows: Sequence[Mapping[str, str]], contrasts: Sequence[str] = CONTRASTS
+) -> list[str]:
     """Gather the quality tables of all participants.
 
     Writes ``group_<contrast>.tsv`` with one row for each scan, ``group_summary.tsv`` with
-    one row for each contrast and site, and a JSON dictionary beside each.
+    one row for each contrast and site, and a JSON dictionary beside each. The table of a
+    contrast that was asked for and has no results any more is removed.
 
     Parameters
     ----------
     root : Path
         Output folder of the participant level.
+    rows : sequence of mapping
+        Rows of the quality tables that were selected.
+    contrasts : sequence of str, optional
+        Contrasts that were asked for.
 
     Returns
     -------
     list of str
         What was written, in words.
-
-    Raises
-    ------
-    InputError
-        Where no participant has results.
     """
-    rows = quality_rows(root)
     lines, summary = [], []
     for contrast in CONTRASTS:
-        own = [row for row in rows if row.get('contrast') == contrast]
+        own = [row for row in rows if row['contrast'] == contrast]
+        if not own and contrast in contrasts:
+            remove_group_table(root / f'group_{contrast}.tsv')
         if not own:
             continue
         write_group_table(root / f'group_{contrast}.tsv', QC_COLUMNS, own)
@@ -66,25 +68,19 @@ def gather(root: Path) -> list[str]:
         ]
         lines.append(_sentence(own, contrast))
     write_group_table(root / 'group_summary.tsv', SUMMARY_COLUMNS, summary)
-    return lines
+    return [*lines, f'written: {", ".join(report_files(rows))}']
 
 
-def quality_rows(root: Path) -> list[dict[str, str]]:
-    """Rows of the quality tables of all participants, by name of the scan.
+def report_files(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Names of the tables that :func:`gather` writes for some rows.
 
-    Raises
-    ------
-    InputError
-        Where no participant has results.
+    Examples
+    --------
+    >>> report_files([{'contrast': 'T2w'}])
+    ['group_T2w.tsv', 'group_summary.tsv']
     """
-    tables = sorted(root.glob('sub-*/anat/*_desc-harmonized_qc.tsv'))
-    tables += sorted(root.glob('sub-*/ses-*/anat/*_desc-harmonized_qc.tsv'))
-    rows = sorted((row for table in tables for row in read_table(table)), key=lambda r: r['scan'])
-    if not rows:
-        raise InputError(
-            f'{root} holds no results of the participant level; run it before the group level'
-        )
-    return rows
+    found = {row['contrast'] for row in rows}
+    return [f'group_{c}.tsv' for c in CONTRASTS if c in found] + ['group_summary.tsv']
 
 
 def write_group_table(
@@ -104,6 +100,12 @@ def write_group_table(
     known = [{key: row[key] for key in columns if key in row} for row in rows]
     write_table(path, list(columns), known)
     write_json(path.with_suffix('.json'), {k: {'Description': v} for k, v in columns.items()})
+
+
+def remove_group_table(path: Path) -> None:
+    """Remove a table and its dictionary, where they are there."""
+    for old in (path, path.with_suffix('.json')):
+        old.unlink(missing_ok=True)
 
 
 def _summarize(rows: Sequence[dict], contrast: str, site: str) -> dict:

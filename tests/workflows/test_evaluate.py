@@ -25,7 +25,7 @@ from harmony_app.workflows.evaluation_inputs import (
     travelling_subjects,
 )
 from harmony_app.workflows.evaluation_tables import TABLES, table_path
-from harmony_app.workflows.group import quality_rows
+from harmony_app.workflows.results import quality_rows
 from harmony_app.workflows.writing import QC_COLUMNS
 
 SHAPE = (30, 32, 28)
@@ -109,6 +109,7 @@ def quick(monkeypatch):
 
 
 def evaluate(bids, out, **settings):
+    bids.mkdir(exist_ok=True)
     settings = {'nprocs': 1, 'work_dir': out.parent / 'work'} | settings
     return run(RunConfig(bids, out, 'group', 'evaluate', **settings))
 
