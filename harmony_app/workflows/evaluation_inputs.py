@@ -120,7 +120,7 @@ def result_scans(root: Path, rows: Sequence[Mapping[str, str]]) -> list[ResultSc
         shared = {key: label for key, label in entities.items() if key in ('sub', 'ses')}
         path = derivative_path(root, shared, 'qc', '.tsv', desc='style')
         if path not in styles:
-            styles[path] = read_table(path) if path.is_file() else []
+            styles[path] = _rows(path)
         own = [style for style in styles[path] if style.get('result') == row['scan']]
         scans.append(
             ResultScan(
@@ -184,13 +184,29 @@ def find_pairs(scans: Sequence[ResultScan], travelling: set[str]) -> list[ScanPa
 def session_ages(scans: Sequence[ResultScan], bids_dir: Path) -> dict[str, float]:
     """Age at every session in years, of the sessions tables of the dataset.
 
+    ``participants.tsv`` serves who has one session only: which of several it is of, it does not say.
+
+    Parameters
+    ----------
+    scans : sequence of ResultScan
+    bids_dir : Path
+        Input dataset; the tables may be absent.
+
     Returns
     -------
     dict of str to float
         By name of the session; those without a number are left out.
     """
     ages = {}
-    for subject in sorted({scan.subject for scan in scans}):
+    visits: dict[str, set[str]] = {}
+    for scan in scans:
+        visits.setdefault(scan.subject, set()).add(scan.visit)
+    for row in _rows(Path(bids_dir) / 'participants.tsv'):
+        own = visits.get(row.get('participant_id', '').removeprefix('sub-'), set())
+        age = _number(row.get('age'))
+        if len(own) == 1 and age is not None:
+            ages[min(own)] = age
+    for subject in sorted(visits):
         table = Path(bids_dir) / f'sub-{subject}' / f'sub-{subject}_sessions.tsv'
         for row in _rows(table):
             age = _number(row.get('age'))
@@ -209,7 +225,8 @@ def _theta(rows: Sequence[Mapping[str, str]], scan: str) -> tuple[float, ...]:
     for row in rows:
         if row.get('scan') == scan:
             keys = sorted((k for k in row if k.startswith('theta_')), key=lambda k: int(k[6:]))
-            return tuple(float(row[key]) for key in keys)
+            numbers = [_number(row[key]) for key in keys]
+            return () if None in numbers else tuple(numbers)
     return ()
 
 

@@ -296,7 +296,8 @@ _TESTS = (
 )
 _VOLUMES = (
     'Volumes of one person at two sites should not differ, and those of repeated sessions differ '
-    'by biology only.'
+    'by biology only. ComBat corrects the volumes before harmonization in a table, without an image: it '
+    'is fitted on these very scans, which flatters it.'
 )
 _SITES = (
     'A classifier that has never seen a person tells the site of the scan. The nearer to chance, '

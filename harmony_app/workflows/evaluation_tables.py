@@ -5,16 +5,21 @@ from pathlib import Path
 
 from harmony_app.imaging.profile import TISSUES
 from harmony_app.workflows.evaluation_measures import PAIR_METRICS, STAGES
+from harmony_app.workflows.evaluation_volumes import COMBAT, VOLUME_STAGES
 from harmony_app.workflows.group import remove_group_table, write_group_table
 
-_SECONDS = {'before': 'before harmonization', 'after': 'after harmonization'}
+_SECONDS = {
+    'before': 'before harmonization',
+    'after': 'after harmonization',
+    COMBAT: 'before harmonization, corrected by ComBat',
+}
 
 
-def _staged(columns: Mapping[str, str]) -> dict[str, str]:
+def _staged(columns: Mapping[str, str], stages: Sequence[str] = STAGES) -> dict[str, str]:
     return {
         f'{name}_{stage}': f'{text}, {_SECONDS[stage]}'
         for name, text in columns.items()
-        for stage in STAGES
+        for stage in stages
     }
 
 
@@ -124,7 +129,8 @@ VOLUME_COLUMNS = {
             'rmsd': 'Root of the mean squared difference, ml',
             'icc': 'Longitudinal intraclass correlation of the share of the brain, 0 to 1',
             'residual_variance': 'Variance within people of the share of the brain, squared percent',
-        }
+        },
+        VOLUME_STAGES,
     ),
 }
 """Columns of ``group_evaluation_volumes.tsv``."""

@@ -1,18 +1,31 @@
-"""Tissue volumes of people who travelled or came again: what of their spread is the scanner."""
+"""Tissue volumes of people who travelled or came again: what of their spread is the scanner.
+
+Beside before and after stands a third stage, the volumes before as ComBat corrects them: what
+a table of volumes reaches without a harmonized image.
+"""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
+
+import numpy as np
 
 from harmony_app.imaging.profile import TISSUES
 from harmony_app.workflows.evaluation_inputs import ResultScan
 from harmony_app.workflows.evaluation_measures import STAGES, Measured, contrasts_of
 
+COMBAT = 'combat'
+"""Stage of the volumes before harmonization that ComBat corrected."""
+
+VOLUME_STAGES = (*STAGES, COMBAT)
+"""Stages of the table of volumes."""
+
 
 def volume_rows(
     scans: Sequence[Measured], travelling: set[str], ages: Mapping[str, float]
 ) -> tuple[list[dict], list[str]]:
-    """Volumes between every two sites, and longitudinal reliability, before and after.
+    """Volumes between every two sites, and longitudinal reliability, before, after and by ComBat.
 
     Parameters
     ----------
@@ -20,7 +33,7 @@ def volume_rows(
     travelling : set of str
         Labels of travelling subjects: only they tell sites from people.
     ages : mapping of str to float
-        Age at every session, years; the model has a slope where all of them are known.
+        Age at every session, years; models have a slope where all of them are known.
 
     Returns
     -------
@@ -30,9 +43,63 @@ def volume_rows(
     rows, notes = [], []
     for contrast in contrasts_of(scans):
         own = [m for m in scans if m.scan.contrast == contrast and len(m.volumes) == len(STAGES)]
+        try:
+            own = combat_volumes(own, ages)
+        except ValueError as error:
+            notes.append(f'{contrast}: no volumes by ComBat: {error}')
         rows += _between_sites([m for m in own if m.scan.subject in travelling], contrast, notes)
         rows += _reliability(own, contrast, ages, notes)
     return rows, notes
+
+
+def combat_volumes(own: Sequence[Measured], ages: Mapping[str, float]) -> list[Measured]:
+    """Scans with the stage ``combat``: their volumes before, less what their site adds.
+
+    Fitted on the scans themselves, the site as batch, age kept where every session has one and
+    it varies within a site. Each tissue has its own shift and scale: three tissues are too few
+    for the prior that the features of a site share. That scans are of one person ComBat does
+    not know.
+
+    Parameters
+    ----------
+    own : sequence of Measured
+        Scans of one contrast with volumes before and after, ml.
+    ages : mapping of str to float
+        Age at every session, years.
+
+    Raises
+    ------
+    ValueError
+        Where a site is not known, as :func:`~harmony_app.evaluation.combat.fit_combat`, or where a
+        corrected volume is below 0.
+    """
+    from harmony_app.evaluation.combat import fit_combat
+
+    sites = [measured.scan.site for measured in own]
+    if not own:
+        raise ValueError('no scan has tissue volumes before and after')
+    if None in sites:
+        raise ValueError(f'the site of {sites.count(None)} of {len(sites)} scans is not known')
+    known = [ages.get(measured.scan.visit) for measured in own]
+    by_site: dict[str, set] = {}
+    for site, age in zip(sites, known, strict=True):
+        by_site.setdefault(site, set()).add(age)
+    with_age = None not in known and any(len(found) > 1 for found in by_site.values())
+    covariates = np.array(known, float)[:, None] if with_age else None
+    before = np.array([[m.volumes['before'][tissue] for tissue in TISSUES] for m in own])
+    for tissue, column in zip(TISSUES, before.T, strict=True):
+        for site in by_site:
+            if len(found := column[[s == site for s in sites]]) > 1 and np.ptp(found) == 0:
+                raise ValueError(f'the volumes of {tissue} are all equal at site {site}')
+    model = fit_combat(before, sites, covariates, empirical_bayes=False)
+    corrected = model.apply(before, sites, covariates)
+    if corrected.min() < 0:
+        worst = own[int(corrected.min(axis=1).argmin())].scan.name
+        raise ValueError(f'a corrected volume of {worst} is below 0')
+    return [
+        replace(m, volumes={**m.volumes, COMBAT: dict(zip(TISSUES, row.tolist(), strict=True))})
+        for m, row in zip(own, corrected, strict=True)
+    ]
 
 
 def _between_sites(own: Sequence[Measured], contrast: str, notes: list[str]) -> list[dict]:
@@ -57,7 +124,7 @@ def _between_sites(own: Sequence[Measured], contrast: str, notes: list[str]) -> 
                     for subject in shared
                 }
             ).set_index('tissue')
-            for stage in STAGES
+            for stage in _stages(own)
         }
         for tissue in TISSUES:
             row: dict = {
@@ -92,19 +159,27 @@ def _reliability(
     rows = []
     for tissue in TISSUES:
         row: dict = {'contrast': contrast, 'analysis': 'longitudinal', 'tissue': tissue}
-        try:
-            for stage in STAGES:
-                shares = [100 * v[stage][tissue] / sum(v[stage].values()) for v in volumes.values()]
+        for stage in _stages(own):
+            shares = [100 * v[stage][tissue] / sum(v[stage].values()) for v in volumes.values()]
+            try:
                 found = longitudinal_reliability(shares, subjects, known if with_age else None)
-                row |= {'subjects': found.subjects, 'sessions': found.sessions}
-                row[f'icc_{stage}'] = found.icc
-                row[f'residual_variance_{stage}'] = found.residual_variance
-        except ValueError as error:
-            notes.append(f'{contrast}: no longitudinal reliability: {error}')
-            # What the sessions lack they lack for every tissue.
-            return rows
+            except ValueError as error:
+                if stage == COMBAT:
+                    notes.append(f'{contrast}: no reliability of {tissue} by ComBat: {error}')
+                    continue
+                notes.append(f'{contrast}: no longitudinal reliability: {error}')
+                # What the sessions lack they lack for every tissue.
+                return rows
+            row |= {'subjects': found.subjects, 'sessions': found.sessions}
+            row[f'icc_{stage}'] = found.icc
+            row[f'residual_variance_{stage}'] = found.residual_variance
         rows.append(row)
     return rows
+
+
+def _stages(own: Sequence[Measured]) -> list[str]:
+    """Stages that every scan has volumes of."""
+    return [stage for stage in VOLUME_STAGES if all(stage in m.volumes for m in own)]
 
 
 def _mean_volumes(
@@ -117,7 +192,7 @@ def _mean_volumes(
     return {
         name: {
             stage: {t: statistics.fmean(v[stage][t] for v in found) for t in TISSUES}
-            for stage in STAGES
+            for stage in _stages(own)
         }
         for name, found in groups.items()
     }
