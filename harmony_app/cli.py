@@ -209,7 +209,8 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar='NAME=PATH',
         help='derivative datasets whose brain masks (desc-brain_mask) and transforms '
-        '(*_xfm.txt) are taken instead of estimated ones',
+        '(*_xfm.txt) are taken instead of estimated ones; with --task evaluate, whose lesion '
+        'masks (label-lesion_mask, label-WMH_mask, label-L_mask) lesions are measured under',
     )
 
 

@@ -30,6 +30,7 @@ from harmony_app.workflows.evaluation_measures import (
     ScanMeasures,
 )
 from harmony_app.workflows.evaluation_tables import TABLES, table_path, write_tables
+from harmony_app.workflows.lesions import find_lesions
 
 logger = logging.getLogger('harmony_app')
 
@@ -71,7 +72,7 @@ def evaluate(config: RunConfig, selected: Sequence[Mapping[str, str]]) -> list[s
 
     # Libraries take no other seeds than those of 32 bits.
     root, seed = config.output_dir, config.random_seed % 2**32
-    scans = result_scans(root, selected)
+    scans = find_lesions(result_scans(root, selected), [root, *config.derivatives.values()])
     travelling = travelling_subjects(scans, config.bids_dir)
     pairs = find_pairs(scans, travelling)
     workers = _workers(config)

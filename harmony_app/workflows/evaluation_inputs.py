@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harmony_app.bids.atomic import read_table
 from harmony_app.bids.derivatives import derivative_path
@@ -11,6 +12,9 @@ from harmony_app.bids.entities import parse_name
 from harmony_app.imaging.grid import SPACE
 from harmony_app.imaging.profile import TISSUES
 from harmony_app.workflows.names import session_name
+
+if TYPE_CHECKING:
+    from harmony_app.workflows.lesions import LesionMask
 
 _YES = ('yes', 'true', '1', 'y')
 
@@ -39,6 +43,8 @@ class ResultScan:
         Contrast representation of the scan; empty where the method has none.
     target_theta : tuple of float
         The same of the target.
+    lesions : LesionMask or None
+        Lesion mask of its session, where there is one.
     """
 
     name: str
@@ -50,6 +56,7 @@ class ResultScan:
     quality: Mapping[str, str] = field(default_factory=dict)
     theta: tuple[float, ...] = ()
     target_theta: tuple[float, ...] = ()
+    lesions: 'LesionMask | None' = None
 
     @property
     def visit(self) -> str:

@@ -147,6 +147,11 @@ def measure_scan(root: Path, scan: ResultScan) -> ScanMeasures:
         )
         if measured is not None:
             features[stage] = measured
+    if scan.lesions is not None and regions is not None:
+        ratios = _attempt(
+            notes, f'{scan.name}, lesions', lambda: _lesion_ratios(scan, images, regions['WM'])
+        )
+        values |= ratios or {}
     before, after = (images.stages[stage].data for stage in STAGES)
     kept = _attempt(notes, f'{scan.name}, fidelity', lambda: fidelity(before, after, brain))
     if kept is not None:
@@ -306,6 +311,20 @@ def _regions(images: _Images) -> dict[str, np.ndarray]:
             raise ValueError(f'its map shows no {name} inside the brain')
         regions[name] = sure
     return regions
+
+
+def _lesion_ratios(scan: ResultScan, images: _Images, white: np.ndarray) -> dict[str, float]:
+    """Lesions over normal-appearing white matter at every stage."""
+    from harmony_app.evaluation.contrast import lesion_ratio
+    from harmony_app.workflows.lesions import normal_white_matter, read_lesions
+
+    before = images.stages['before']
+    lesions = read_lesions(scan.lesions, before.with_data(images.brain.astype(np.float32)))
+    normal = normal_white_matter(white, lesions)
+    return {
+        f'lesion_wm_ratio_{stage}': lesion_ratio(volume.data, lesions, normal)
+        for stage, volume in images.stages.items()
+    }
 
 
 def _attempt(notes: list[str], what: str, measure: Callable[[], _Result]) -> _Result | None:

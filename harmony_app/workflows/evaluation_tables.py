@@ -7,6 +7,7 @@ from harmony_app.imaging.profile import TISSUES
 from harmony_app.workflows.evaluation_measures import PAIR_METRICS, STAGES
 from harmony_app.workflows.evaluation_volumes import COMBAT, VOLUME_STAGES
 from harmony_app.workflows.group import remove_group_table, write_group_table
+from harmony_app.workflows.lesions import MARGIN
 
 _SECONDS = {
     'before': 'before harmonization',
@@ -51,6 +52,12 @@ SCAN_COLUMNS = {
             f'{tissue.lower()}_site_distance': f'Wasserstein distance of the {tissue} intensities '
             'to the reference, in units of the white-matter peak'
             for tissue in TISSUES
+        }
+    ),
+    **_staged(
+        {
+            'lesion_wm_ratio': 'Median of the lesions over that of normal-appearing white matter '
+            f'({MARGIN} mm beside lesions or more); where the session has a lesion mask'
         }
     ),
     **_staged(

@@ -306,6 +306,34 @@ def test_a_scan_that_cannot_be_read_is_left_out(travellers, tmp_path, quick, cap
     assert_plain(travellers)
 
 
+def test_lesions_are_measured_where_a_mask_is_there(tmp_path, quick, capsys):
+    out = write_results(tmp_path / 'out', [('01', 'a', 'A'), ('02', 'a', 'A'), ('03', 'a', 'B')])
+    masks = tmp_path / 'masks'
+    for subject, empty in (('01', False), ('02', True)):
+        folder = out / f'sub-{subject}/ses-a/anat'
+        mni = f'sub-{subject}_ses-a_space-MNI152NLin2009aSym_res-1'
+        white = read_scan(folder / f'{mni}_label-WM_probseg.nii.gz').volume.data
+        lesions = np.zeros(SHAPE, np.float32)
+        lesions[:14] = white[:14]
+        for desc, level in (('preproc', 0.7), ('harmonized', 1.8)):
+            path = folder / f'{mni}_desc-{desc}_T1w.nii.gz'
+            data = read_scan(path).volume.data
+            write_volume(path, Volume(np.where(lesions > 0, level * data, data), AFFINE))
+        target = masks / f'sub-{subject}/ses-a/anat'
+        target.mkdir(parents=True)
+        lesions *= not empty
+        write_volume(target / f'{mni}_label-lesion_mask.nii.gz', Volume(lesions, AFFINE))
+    evaluate(tmp_path / 'raw', out, derivatives={'masks': masks})
+    first, second, third = rows_of(out, 'scans')
+    assert float(first['lesion_wm_ratio_before']) == pytest.approx(0.7, abs=0.01)
+    assert float(first['lesion_wm_ratio_after']) == pytest.approx(1.8, abs=0.01)
+    assert not {'lesion_wm_ratio_before', 'lesion_wm_ratio_after'} & {*second, *third}
+    told = capsys.readouterr().out
+    assert re.search(r'left out: sub-02_ses-a_T1w, lesions: .*all voxels are zero', told)
+    assert 'sub-03_ses-a_T1w, lesions' not in told
+    assert_plain(out)
+
+
 def test_doubtful_registrations_are_listed_with_their_figure(tmp_path, quick):
     site = 'A & <B>'
     GM_OF_SITE[site] = 0.7
