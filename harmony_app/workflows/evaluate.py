@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from harmony_app.bids.atomic import write_text
 from harmony_app.config import RunConfig
-from harmony_app.errors import HarmonyError
+from harmony_app.errors import HarmonyError, ScanError
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.workflows import evaluation_measures, evaluation_study, evaluation_volumes
 from harmony_app.workflows.evaluation_inputs import (
@@ -77,6 +77,9 @@ def evaluate(config: RunConfig, selected: Sequence[Mapping[str, str]]) -> list[s
     pairs = find_pairs(scans, travelling)
     workers = _workers(config)
     found = _each(partial(evaluation_measures.measure_scan, root), scans, workers, 'scan')
+    if not any(measures.intensities or measures.values for measures in found):
+        reason = next((note for measures in found for note in measures.notes), 'no reason is known')
+        raise ScanError(f'none of {len(scans)} scans could be measured; the first: {reason}')
     compared = _each(
         partial(evaluation_measures.measure_pair, root, seed=seed), pairs, workers, 'pair'
     )
@@ -109,7 +112,7 @@ def evaluate(config: RunConfig, selected: Sequence[Mapping[str, str]]) -> list[s
         f'{len(travelling)} travelling, {len(pairs)} pairs of scans'
     ]
     lines += _results(tables)
-    lines += [f'left out: {note}' for note in notes]
+    lines += [f'note: {note}' for note in notes]
     return [*lines, f'written: {", ".join(path.name for path in written)}']
 
 
@@ -218,6 +221,16 @@ def _study_notes(
             f'the site of {len(unknown)} of {len(scans)} scans is not known ({_some(unknown)}): '
             'compared with no other site; add a site column to participants.tsv or sessions.tsv'
         )
+    for contrast in dict.fromkeys(scan.contrast for scan in scans):
+        own = [scan for scan in scans if scan.contrast == contrast]
+        for kind in ('method', 'target'):
+            named = sorted({scan.quality[kind] for scan in own if kind in scan.quality})
+            if len(named) > 1:
+                notes.append(
+                    f'{contrast}: the results are of {len(named)} {kind}s ({_some(named)}): after '
+                    'mixes them; harmonize all with one, or choose among them with '
+                    '--participant-label and --session-label'
+                )
     sites = {scan.site for scan in scans} - {None}
     if len(sites) < 2:
         notes.append(f'no distances between sites: two are needed, {len(sites)} is known')

@@ -52,7 +52,7 @@ def evaluation_page(
     intensities : sequence of mapping
         Quantiles by stage, in the order of the scans.
     notes : sequence of str
-        What was left out, and why.
+        What was left out, and why; what to keep in mind.
     seed : int
         Of everything that drew.
     """
@@ -74,7 +74,7 @@ def evaluation_page(
     ):
         if tables[name]:
             sections[title] = _section(name, tables[name], words, links)
-    sections['Left out'] = items(notes) if notes else paragraph('Nothing.')
+    sections['Notes'] = items(notes) if notes else paragraph('None: nothing was left out.')
     return page(
         'Harmonization: evaluation', _introduction(scans, travelling, tables, seed), sections
     )

@@ -11,7 +11,7 @@ import pytest
 from harmony_app.app import run
 from harmony_app.bids.atomic import read_table, write_table
 from harmony_app.config import RunConfig
-from harmony_app.errors import ExitCode, HarmonyError, InputError
+from harmony_app.errors import ExitCode, HarmonyError, InputError, ScanError
 from harmony_app.evaluation import segmentation, site_classification
 from harmony_app.imaging import registration
 from harmony_app.imaging.io import read_scan, write_volume
@@ -266,7 +266,7 @@ def test_what_cannot_be_computed_is_told(tmp_path, quick, capsys, sessions, told
     for words in told:
         lines = [line for line in said.splitlines() if words in line]
         assert lines
-        assert lines[0].startswith('left out: ')
+        assert lines[0].startswith('note: ')
         assert words in page
     assert_plain(out)
     assert len(rows_of(out, 'scans')) == len(sessions)
@@ -299,7 +299,7 @@ def test_a_scan_that_cannot_be_read_is_left_out(travellers, tmp_path, quick, cap
     image.write_bytes(image.read_bytes()[:500])
     assert evaluate(tmp_path / 'raw', travellers) == ExitCode.SUCCESS
     said = capsys.readouterr().out
-    assert re.search(r'left out: sub-03_ses-A1_T1w: .*corrupt or truncated', said)
+    assert re.search(r'note: sub-03_ses-A1_T1w: left out, .*corrupt or truncated', said)
     rows = {row['scan']: row for row in rows_of(travellers, 'scans')}
     assert 'gm_ml_before' not in rows['sub-03_ses-A1_T1w']
     assert 'gm_ml_before' in rows['sub-03_ses-B1_T1w']
@@ -329,9 +329,77 @@ def test_lesions_are_measured_where_a_mask_is_there(tmp_path, quick, capsys):
     assert float(first['lesion_wm_ratio_after']) == pytest.approx(1.8, abs=0.01)
     assert not {'lesion_wm_ratio_before', 'lesion_wm_ratio_after'} & {*second, *third}
     told = capsys.readouterr().out
-    assert re.search(r'left out: sub-02_ses-a_T1w, lesions: .*all voxels are zero', told)
+    assert re.search(r'note: sub-02_ses-a_T1w, lesions: left out, .*all voxels are zero', told)
     assert 'sub-03_ses-a_T1w, lesions' not in told
     assert_plain(out)
+
+
+def write_constant(path, level):
+    write_volume(path, Volume(np.full(SHAPE, level, np.float32), AFFINE))
+
+
+def write_few_values(path, level):
+    """All but one voxel alike, which a reader of scans does not refuse."""
+    data = np.full(SHAPE, level, np.float32)
+    data[0, 0, 0] = 2 * level + 1
+    write_volume(path, Volume(data, AFFINE))
+
+
+@pytest.mark.parametrize(
+    'kind, spoil, words',
+    [
+        ('desc-preproc_T1w', lambda path: path.write_bytes(b''), 'left out, .*corrupt'),
+        ('desc-preproc_T1w', lambda path: path.unlink(), 'left out, .*no such file'),
+        ('desc-preproc_T1w', lambda path: write_constant(path, 5), 'left out, .*the same value'),
+        ('desc-harmonized_T1w', lambda path: write_constant(path, 0), 'left out, .*are zero'),
+        ('desc-harmonized_T1w', lambda path: write_few_values(path, 5), 'after, GM-WM.*: left out'),
+        ('desc-brain_mask', lambda path: path.write_bytes(b''), 'left out, .*corrupt'),
+        ('desc-brain_mask', lambda path: write_constant(path, 0), 'left out, .*are zero'),
+        ('label-WM_probseg', lambda path: write_few_values(path, 0), 'left out, .*white matter'),
+    ],
+)
+def test_a_file_that_tells_nothing_is_told(tmp_path, quick, capsys, kind, spoil, words):
+    out = write_results(tmp_path / 'out', [('01', None, 'A'), ('02', None, 'B')])
+    (path,) = out.glob(f'sub-02/anat/*_{kind}.nii.gz')
+    spoil(path)
+    assert evaluate(tmp_path / 'raw', out) == ExitCode.SUCCESS
+    assert re.search(f'^note: sub-02_T1w.*{words}', capsys.readouterr().out, re.MULTILINE)
+    assert 'sub-02_T1w' in (out / 'group.html').read_text().split('Notes</h2>')[1]
+    assert len(rows_of(out, 'scans')) == 2
+    assert_plain(out)
+
+
+def test_where_no_scan_can_be_measured_nothing_is_written(tmp_path, quick):
+    out = write_results(tmp_path / 'out', [('01', None, 'A'), ('02', None, 'B')])
+    for path in out.glob('sub-*/anat/*_mask.nii.gz'):
+        path.write_bytes(b'')
+    with pytest.raises(ScanError, match='none of 2 scans could be measured; .*corrupt'):
+        evaluate(tmp_path / 'raw', out)
+    assert not list(out.glob('group*'))
+
+
+def test_results_of_several_methods_and_targets_are_told(tmp_path, quick, capsys):
+    out = write_results(tmp_path / 'out', [('01', None, 'A'), ('02', None, 'B')])
+    (path,) = out.glob('sub-02/anat/*_desc-harmonized_qc.tsv')
+    path.write_text(path.read_text().replace('\tmade\t', '\tother\t'))
+    assert evaluate(tmp_path / 'raw', out) == ExitCode.SUCCESS
+    told = capsys.readouterr().out
+    assert 'note: T1w: the results are of 2 methods (made, other)' in told
+    assert ' targets (' not in told
+    assert 'the results are of 2 methods' in (out / 'group.html').read_text()
+    path.write_text(path.read_text().replace('\tother\tt\t', '\tmade\tu\t'))
+    evaluate(tmp_path / 'raw', out)
+    assert 'note: T1w: the results are of 2 targets (t, u)' in capsys.readouterr().out
+
+
+def test_the_evaluation_of_a_choice_knows_nothing_else(travellers, tmp_path, quick, capsys):
+    evaluate(tmp_path / 'raw', travellers, participants=('01',), sessions=('A1', 'B1'))
+    assert '2 scans of 1 participants evaluated' in capsys.readouterr().out
+    (pair,) = rows_of(travellers, 'pairs')
+    assert (pair['scan'], pair['other_scan']) == ('sub-01_ses-A1_T1w', 'sub-01_ses-B1_T1w')
+    page = (travellers / 'group.html').read_text()
+    assert 'sub-03' not in page
+    assert 'ses-A2' not in page
 
 
 def test_doubtful_registrations_are_listed_with_their_figure(tmp_path, quick):
