@@ -1,11 +1,13 @@
 """RAVEL on groups whose unwanted factor is known."""
 
+import json
+import logging
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from harmony_app.errors import OptionError, ScanError
+from harmony_app.errors import ModelError, OptionError, ScanError
 from harmony_app.imaging.profile import measure_profile
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import Scan, Style
@@ -203,3 +205,63 @@ def test_what_is_no_group_is_told(group):
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(OptionError):
         Ravel(**options)
+
+
+def test_doubtful_scans_are_left_out_where_enough_remain(group, fitted, caplog):
+    # Laid elsewhere: under its CSF map lies other tissue.
+    lost = replace(make_scan(0.0, 50, 'lost'), doubtful=True)
+    shifted = Volume(np.roll(lost.working.data, 6, axis=0), np.eye(4))
+    lost = replace(lost, working=shifted)
+    method = Ravel()
+    with caplog.at_level(logging.WARNING, 'harmony_app'):
+        method.fit([*group, lost])
+    assert caplog.messages == ['ravel: the registration of lost is doubtful: it is left out']
+    np.testing.assert_array_equal(method.group.factors, fitted.group.factors)
+    np.testing.assert_array_equal(method.group.coefficients, fitted.group.coefficients)
+
+
+def test_doubtful_scans_stay_where_too_few_are_sure(group, caplog):
+    few = [group[0], group[3], replace(group[7], doubtful=True)]
+    method = Ravel()
+    with caplog.at_level(logging.WARNING, 'harmony_app'):
+        method.fit(few)
+    assert len(method.group.factors) == 3
+    assert 'it is kept, 3 scans are needed' in caplog.text
+
+
+def test_a_model_folder_gives_the_same_method_again(group, tmp_path):
+    method = Ravel(factors=2, width=0.06)
+    method.fit(group)
+    method.save(tmp_path / 'model')
+    again = Ravel.load(tmp_path / 'model')
+    assert (again.factors, again.stripe.width) == (2, 0.06)
+    assert again.group.style == method.group.style
+    np.testing.assert_array_equal(again.group.controls, method.group.controls)
+    np.testing.assert_allclose(again.group.factors, method.group.factors, atol=1e-6)
+    new = make_scan(0.04, seed=77)
+    (wanted,), (found,) = (m.harmonize([new], method.group.style) for m in (method, again))
+    np.testing.assert_array_equal(found.working.data, wanted.working.data)
+    np.testing.assert_array_equal(found.native.data, wanted.native.data)
+    assert found.settings == wanted.settings
+    metadata = json.loads((tmp_path / 'model' / 'model.json').read_text())
+    assert metadata['contrasts'] == ['T1w']
+    assert metadata['scans'] == len(GROUP)
+
+
+def test_what_is_no_fitted_model_is_told(fitted, tmp_path):
+    with pytest.raises(OptionError, match='fitted on a group'):
+        Ravel().save(tmp_path / 'none')
+    assert not (tmp_path / 'none').exists()
+    assert Ravel.load(None).group is None
+    fitted.save(tmp_path)
+    path = tmp_path / 'model.json'
+    whole = json.loads(path.read_text())
+    for change, words in (
+        ({'method': 'nyul'}, 'not of ravel'),
+        ({'style': {}}, 'does not describe'),
+        ({'settings': {'colours': 1}}, 'does not describe'),
+        ({'settings': {'factors': 2}}, 'do not fit each other'),
+    ):
+        path.write_text(json.dumps(whole | change))
+        with pytest.raises(ModelError, match=words):
+            Ravel.load(tmp_path)

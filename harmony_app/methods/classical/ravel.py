@@ -5,17 +5,22 @@ interest (CSF) is unwanted. A singular value decomposition of these control voxe
 factors, and a linear regression in every voxel removes them.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from harmony_app.errors import OptionError, ScanError
+from harmony_app.errors import ModelError, OptionError, ScanError
 from harmony_app.imaging.profile import TissueProfile
 from harmony_app.imaging.resample import resample
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import Harmonized, Method, Scan, Style
 from harmony_app.methods.classical.white_stripe import WhiteStripe, white_stripe
+from harmony_app.methods.model_folder import read_model_folder, write_model_folder
+
+logger = logging.getLogger('harmony_app')
 
 CERTAIN = 0.8
 """Probability of CSF from which on a voxel counts as control, in every scan of the group."""
@@ -101,6 +106,9 @@ class Ravel(Method):
     def fit(self, scans: Sequence[Scan]) -> None:
         """Find the unwanted factors of a group and what they do to every voxel.
 
+        Scans that may be laid wrongly on the template are left out where enough others remain:
+        their control voxels are not CSF.
+
         Parameters
         ----------
         scans : sequence of Scan
@@ -116,11 +124,13 @@ class Ravel(Method):
         contrasts = {scan.contrast for scan in scans}
         if len(contrasts) != 1:
             raise ValueError(f'a group has one contrast, not {sorted(contrasts)}: fit one each')
-        if len(scans) < self.factors + 2:
+        fewest = self.factors + 2
+        if len(scans) < fewest:
             raise ValueError(
-                f'{self.factors} factors need a group of {self.factors + 2} scans at least, '
+                f'{self.factors} factors need a group of {fewest} scans at least, '
                 f'not {len(scans)}: give more scans'
             )
+        scans = _sure_scans(scans, fewest)
         style = Style('group', contrasts.pop(), TissueProfile.average([s.profile for s in scans]))
         maps = [self.stripe.fit_map(scan, style)[0] for scan in scans]
 
@@ -229,6 +239,66 @@ class Ravel(Method):
             )
         return results
 
+    def save(self, folder: Path) -> None:
+        """Write the fitted group as a model folder, numbers in single precision.
+
+        Raises
+        ------
+        OptionError
+            Where nothing was fitted.
+        OutputError
+            Where the folder cannot be written.
+        """
+        import torch
+
+        group = self._fitted()
+        metadata = {
+            'method': self.name,
+            'contrasts': [group.style.contrast],
+            'settings': {'factors': self.factors, 'width': self.stripe.width},
+            'scans': len(group.factors),
+            'style': group.style.to_dict(),
+        }
+        arrays = {
+            'controls': np.stack(group.controls).astype(np.int32),
+            'means': group.means,
+            'loadings': group.loadings,
+            'factors': group.factors,
+            'coefficients': group.coefficients,
+        }
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+        write_model_folder(Path(folder), metadata, tensors, half=False)
+
+    @classmethod
+    def load(cls, folder: Path | None, device: str = 'cpu') -> 'Ravel':
+        """Read a model folder; without one, a method that has to be fitted.
+
+        Raises
+        ------
+        ModelError
+            Where it is not whole or not of this method.
+        OptionError
+            As the constructor.
+        """
+        if folder is None:
+            return cls()
+        metadata, tensors = read_model_folder(Path(folder), cls.name)
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        try:
+            method = cls(**metadata['settings'])
+            method.group = GroupFactors(
+                style=Style.from_dict(metadata['style']),
+                controls=tuple(arrays['controls'].astype(np.intp)),
+                means=arrays['means'],
+                loadings=arrays['loadings'],
+                factors=arrays['factors'].astype(np.float64),
+                coefficients=arrays['coefficients'],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f'{folder}/model.json does not describe a fitted RAVEL') from error
+        _check_shapes(method.group, method.factors, folder)
+        return method
+
     def _fitted(self) -> GroupFactors:
         if self.group is None:
             raise OptionError(
@@ -236,6 +306,35 @@ class Ravel(Method):
                 'group level, where a group is at hand'
             )
         return self.group
+
+
+def _sure_scans(scans: Sequence[Scan], fewest: int) -> Sequence[Scan]:
+    """Scans without the doubtful ones, where no fewer than ``fewest`` are left."""
+    sure = [scan for scan in scans if not scan.doubtful]
+    enough = len(sure) >= fewest
+    for scan in scans:
+        if scan.doubtful:
+            fate = 'left out' if enough else f'kept, {fewest} scans are needed'
+            logger.warning('ravel: the registration of %s is doubtful: it is %s', scan.name, fate)
+    return sure if enough else scans
+
+
+def _check_shapes(group: GroupFactors, factors: int, folder: Path) -> None:
+    count = len(group.means)
+    fits = (
+        len(group.controls) == 3
+        and group.loadings.shape == (count, factors)
+        and group.factors.ndim == 2
+        and group.factors.shape[1] == factors
+        and group.coefficients.ndim == 4
+        and len(group.coefficients) == factors
+        and all(
+            index.shape == (count,) and index.min() >= 0 and index.max() < size
+            for index, size in zip(group.controls, group.coefficients.shape[1:], strict=True)
+        )
+    )
+    if not fits:
+        raise ModelError(f'the weights of {folder} do not fit each other: copy the folder again')
 
 
 def _sure_fluid(scan: Scan) -> np.ndarray:
