@@ -19,6 +19,15 @@ from harmony_app.methods.registry import METHOD_NAMES
 _UNITS = {'': 1e-3, 'm': 1e-3, 'g': 1.0, 't': 1e3}
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells a default where it is a value: None, an empty list or False tell nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.default == []:
+            return action.help
+        return super()._get_help_string(action)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run harmony-app and give the exit code.
 
@@ -52,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog='harmony-app',
         description='Harmonize the contrast of multi-site brain MRI: a BIDS dataset in, the same '
         'brains in the contrast of one target out.',
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
         # An abbreviation of today may be ambiguous tomorrow.
         allow_abbrev=False,
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harmony_app.imaging.profile import TISSUES
+from harmony_app.imaging.registration import GOOD_QUALITY
 from harmony_app.workflows.evaluation_measures import PAIR_METRICS, STAGES
 from harmony_app.workflows.evaluation_volumes import COMBAT, VOLUME_STAGES
 from harmony_app.workflows.group import remove_group_table, write_group_table
@@ -29,20 +30,25 @@ SCAN_COLUMNS = {
     'subject': 'Participant',
     'session': 'Session',
     'contrast': 'Contrast',
-    'site': 'Scanner and protocol',
-    'travelling': 'Whether the participant was scanned at several sites, or is said to be',
+    'site': 'Scanner and protocol, by the site column or the sidecar',
+    'travelling': 'yes where the participant was scanned at several sites or participants.tsv says '
+    'so, else no',
     'method': 'Harmonization method',
     'target': 'Name of the target style',
-    'registration_quality': 'Agreement of the session with the template, 0 to 1',
-    'edge_agreement': 'Correlation of the gradient magnitudes before and after, in the brain',
-    'edges_appeared': 'Share of the strong edges of the result that the scan does not show',
-    'edges_vanished': 'Share of the strong edges of the scan that the result does not show',
+    'registration_quality': 'Agreement of the session with the template, 0 to 1; doubtful below '
+    f'{GOOD_QUALITY:g}',
+    'edge_agreement': 'Correlation of the gradient magnitudes before and after, in the brain, '
+    '-1 to 1; 1 where all structure is kept',
+    'edges_appeared': 'Share of the strong edges of the result that the scan does not show, 0 to 1',
+    'edges_vanished': 'Share of the strong edges of the scan that the result does not show, 0 to 1',
     **_staged(
         {
             'gm_wm_auroc': 'Area under the ROC curve that tells WM from GM by intensity, under the '
-            'registered maps; whichever is brighter, but for T1w',
-            'distance': 'Distance of the three tissue medians to the target',
-            'level_distance': 'Distance of the three tissue levels to the target',
+            'registered maps, 0 to 1; 0.5 where intensities do not tell them apart; T1w: WM is brighter, '
+            'the others: whichever is, so 0.5 to 1',
+            'distance': 'Euclidean distance of the GM, WM and CSF medians to those of the target, in '
+            'units of the white-matter peak',
+            'level_distance': 'The same of the three levels, which depend less on the anatomy',
         }
     ),
     'reference': 'What the distances below are to: partner, the same person at other sites; '
@@ -57,7 +63,8 @@ SCAN_COLUMNS = {
     **_staged(
         {
             'lesion_wm_ratio': 'Median of the lesions over that of normal-appearing white matter '
-            f'({MARGIN} mm beside lesions or more); where the session has a lesion mask'
+            f'(more than {MARGIN} mm beside lesions), 1 where they look alike; where the session has a '
+            'lesion mask'
         }
     ),
     **_staged(
@@ -70,10 +77,10 @@ SCAN_COLUMNS = {
 """Columns of ``group_evaluation_scans.tsv``."""
 
 _METRICS = {
-    'ssim': 'Structural similarity',
+    'ssim': 'Structural similarity (1 for equal images)',
     'psnr': 'Peak signal-to-noise ratio, dB',
     'rmse': 'Root-mean-square difference, in units of the white-matter peak',
-    'pcc': 'Pearson correlation',
+    'pcc': 'Pearson correlation (-1 to 1)',
 }
 
 PAIR_COLUMNS = {
@@ -97,7 +104,7 @@ PAIR_COLUMNS = {
     },
     **{
         f'{metric}_gap_closed': f'Share of the way of {metric} from before to the ceiling that was '
-        'gone; 1 is all of it'
+        'gone: 1 is all of it, below 0 is farther away than before'
         for metric in PAIR_METRICS
     },
 }
@@ -109,13 +116,13 @@ STATISTICS_COLUMNS = {
     '*_volume_variation: spread over sites of the volumes of a travelling subject, percent',
     'better': 'Whether higher or lower is better',
     'subjects': 'Number of people; values of one person are averaged first',
-    'mean_before': 'Mean over people before harmonization',
-    'mean_after': 'Mean over people after harmonization',
-    'difference': 'Mean of after less before',
+    'mean_before': 'Mean over people before harmonization, in the unit of the measure',
+    'mean_after': 'Mean over people after harmonization, in the same unit',
+    'difference': 'Mean over people of after less before, in the same unit',
     'interval_low': 'Lower end of its 95 % bootstrap interval',
     'interval_high': 'Upper end of its 95 % bootstrap interval',
     'effect_size': 'Matched-pairs rank-biserial correlation, -1 to 1; above 0 where after is larger',
-    'p_value': 'Paired Wilcoxon signed-rank test, two-sided',
+    'p_value': 'p of the paired Wilcoxon signed-rank test, two-sided, 0 to 1',
     'p_holm': "The same with Holm's correction over all tests of this table",
 }
 """Columns of ``group_evaluation_statistics.tsv``."""
@@ -134,8 +141,8 @@ VOLUME_COLUMNS = {
             'bias_sd': 'Its standard deviation over people, ml',
             'mean_difference': 'Mean of the first site less the second, ml',
             'rmsd': 'Root of the mean squared difference, ml',
-            'icc': 'Longitudinal intraclass correlation of the share of the brain, 0 to 1',
-            'residual_variance': 'Variance within people of the share of the brain, squared percent',
+            'icc': 'Longitudinal intraclass correlation of the share of GM, WM and CSF together, 0 to 1',
+            'residual_variance': 'Variance within people of that share, squared percent',
         },
         VOLUME_STAGES,
     ),
@@ -149,11 +156,13 @@ SITE_COLUMNS = {
     'sites': 'Number of sites',
     'subjects': 'Number of people',
     'scans': 'Number of scans',
-    'balanced_accuracy': 'Recall averaged over the sites, for people not trained on',
-    'chance': 'Balanced accuracy of guessing',
-    'auc': 'Area under the ROC curve of a site against the rest, averaged',
-    'f1': 'F1 averaged over the sites',
-    'p_value': 'Share of shuffled sites that are told as well',
+    'balanced_accuracy': 'Recall averaged over the sites, for people not trained on, 0 to 1',
+    'chance': 'Balanced accuracy of guessing: one over the number of sites',
+    'auc': 'Area under the ROC curve of a site against the rest, averaged over the sites, 0 to 1; 0.5 is '
+    'guessing',
+    'f1': 'F1 averaged over the sites, 0 to 1',
+    'p_value': 'Share of shuffled sites that are told as well or better, the true ones counted among them, '
+    '0 to 1; svm only',
 }
 """Columns of ``group_evaluation_sites.tsv``."""
 
@@ -164,8 +173,8 @@ EMBEDDING_COLUMNS = {
     'scan': 'Name of the scan',
     'subject': 'Participant',
     'site': 'Scanner and protocol',
-    'x': 'First coordinate',
-    'y': 'Second coordinate',
+    'x': 'First coordinate, no unit',
+    'y': 'Second coordinate, no unit',
     'explained_x': 'Share of the variance along x, 0 to 1 (pca)',
     'explained_y': 'Share of the variance along y, 0 to 1 (pca)',
 }

@@ -21,11 +21,13 @@ SUMMARY_COLUMNS = {
         for tissue in ('gm', 'csf')
         for moment, word in (('mean', 'Mean'), ('sd', 'Standard deviation'))
     },
-    'distance_before': 'Mean distance of the medians to the target before harmonization',
-    'distance_after': 'Mean distance of the medians to the target after harmonization',
-    'level_distance_before': 'Mean distance of the levels to the target before harmonization',
-    'level_distance_after': 'Mean distance of the levels to the target after harmonization',
-    'edge_agreement': 'Mean correlation of gradients before and after',
+    **{
+        f'{measure}_{stage}': f'Mean over scans of the distance of the tissue {name} to the target, '
+        f'{stage} harmonization, in units of the white-matter peak'
+        for measure, name in (('distance', 'medians'), ('level_distance', 'levels'))
+        for stage in STAGES
+    },
+    'edge_agreement': 'Mean over scans of the correlation of gradients before and after, -1 to 1',
 }
 """Columns of ``group_summary.tsv``."""
 

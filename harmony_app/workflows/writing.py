@@ -30,12 +30,14 @@ QC_COLUMNS = {
         for kind in _KINDS
         for tissue in TISSUES
     },
-    'distance_before': 'Distance of the three medians to the target before harmonization',
-    'distance_after': 'Distance of the three medians to the target after harmonization',
-    'level_distance_before': 'Distance of the three levels to the target before harmonization',
-    'level_distance_after': 'Distance of the three levels to the target after harmonization',
-    'edge_agreement': 'Correlation of the gradients of the scan before and after, in the brain',
-    'registration_quality': 'Agreement of the reference scan of the session with the template',
+    **{
+        f'{measure}_{stage}': f'Euclidean distance of the GM, WM and CSF {name} to those of the target, '
+        f'{stage} harmonization, in units of the white-matter peak'
+        for measure, name in (('distance', 'medians'), ('level_distance', 'levels'))
+        for stage in ('before', 'after')
+    },
+    'edge_agreement': 'Correlation of the gradients of the scan before and after, in the brain, -1 to 1',
+    'registration_quality': 'Agreement of the reference scan of the session with the template, 0 to 1',
     'brain_ml': 'Volume of the brain mask on the template grid (rigid registration), ml',
 }
 """Columns of ``desc-harmonized_qc.tsv`` and what they say."""

@@ -71,7 +71,8 @@ class Ravel(Method):
       few people more of it than of the scanner (docs/methods.md);
     - control voxels are those where the registered CSF map is sure in all scans;
     - control voxels are centred over the group before the decomposition, and the regression has an
-      intercept, so that the factors hold what differs and the mean of every voxel is kept;
+      intercept, so that the factors hold what differs and the mean of every
+      voxel is kept (the authors' code does neither and adds the mean of every voxel back);
     - a voxel is regressed over the scans whose brain it lies in, and left where these are less
       than half of the group;
     - the paper corrects the scans that it was fitted on. The factors of any scan are read by
