@@ -40,6 +40,14 @@ PROCESS_GB = 2.0
 _FROM_QUALITY = ('registration_quality', 'edge_agreement') + tuple(
     f'{measure}_{stage}' for measure in ('distance', 'level_distance') for stage in STAGES
 )
+_TOLD = {
+    'level_distance': 'distance of the tissue levels to the target',
+    'gm_site_distance': 'distance of GM intensities to other sites',
+    'ssim': 'SSIM of one person at two sites',
+    'gm_volume_variation': 'spread of GM volumes of one person over the sites, percent,',
+}
+"""Measures that are told in words, in the terminal and at the top of the page."""
+
 _Item, _Result = TypeVar('_Item'), TypeVar('_Result')
 
 
@@ -105,13 +113,14 @@ def evaluate(config: RunConfig, selected: Sequence[Mapping[str, str]]) -> list[s
     notes = merge_notes(notes)
     intensities = [measures.intensities for measures in found]
     written = write_tables(root, tables)
-    page = evaluation_page(root, scans, travelling, tables, intensities, notes, seed)
+    results = _results(tables)
+    page = evaluation_page(root, scans, travelling, tables, intensities, results, notes, seed)
     written.append(write_text(root / 'group.html', page))
     lines = [
-        f'{len(scans)} scans of {len({s.subject for s in scans})} participants evaluated, '
-        f'{len(travelling)} travelling, {len(pairs)} pairs of scans'
+        f'{_count(len(scans), "scan")} of {_count(len({s.subject for s in scans}), "participant")} '
+        f'evaluated, {len(travelling)} travelling, {_count(len(pairs), "pair")} of scans'
     ]
-    lines += _results(tables)
+    lines += results
     lines += [f'note: {note}' for note in notes]
     return [*lines, f'written: {", ".join(path.name for path in written)}']
 
@@ -249,10 +258,11 @@ def _study_notes(
 def _results(tables: dict[str, list[dict]]) -> list[str]:
     """The main figures in words."""
     lines = [
-        f'{row["contrast"]}: {row["measure"]} {row["mean_before"]:.4g} before, '
-        f'{row["mean_after"]:.4g} after ({row["better"]} is better, {row["subjects"]} people)'
+        f'{row["contrast"]}: {_TOLD[row["measure"]]} {row["mean_before"]:.3g} before, '
+        f'{row["mean_after"]:.3g} after ({row["better"]} is better, '
+        f'{_count(row["subjects"], "person", "people")})'
         for row in tables['statistics']
-        if row['measure'] in ('ssim', 'gm_site_distance', 'gm_volume_variation')
+        if row['measure'] in _TOLD
     ]
     for contrast in dict.fromkeys(row['contrast'] for row in tables['sites']):
         told = {
@@ -304,6 +314,17 @@ def _each(
             'give --nprocs 1 or a smaller --mem'
         ) from error
     return results
+
+
+def _count(number: int, one: str, several: str = '') -> str:
+    """A number and what it counts.
+
+    Examples
+    --------
+    >>> _count(1, 'scan'), _count(2, 'scan'), _count(2, 'person', 'people')
+    ('1 scan', '2 scans', '2 people')
+    """
+    return f'{number} {one if number == 1 else several or one + "s"}'
 
 
 def _some(names: Sequence[str]) -> str:

@@ -35,6 +35,7 @@ def evaluation_page(
     travelling: set[str],
     tables: Mapping[str, Sequence[Mapping]],
     intensities: Sequence[Mapping[str, np.ndarray]],
+    results: Sequence[str],
     notes: Sequence[str],
     seed: int,
 ) -> str:
@@ -51,6 +52,8 @@ def evaluation_page(
         Rows by name of the table.
     intensities : sequence of mapping
         Quantiles by stage, in the order of the scans.
+    results : sequence of str
+        The main figures in words.
     notes : sequence of str
         What was left out, and why; what to keep in mind.
     seed : int
@@ -58,7 +61,10 @@ def evaluation_page(
     """
     links = {scan.name: _figure_link(root, scan) for scan in scans}
     outliers = outlier_rows(tables['scans'])
-    sections = {'Outliers': _outliers(outliers, links)}
+    sections = {}
+    if results:
+        sections['In short'] = items(results) + (paragraph(_SHORT, note=True) if notes else '')
+    sections['Outliers'] = _outliers(outliers, links)
     if pictures := _distributions(scans, tables['scans'], intensities):
         sections['Distributions by site'] = pictures
     if pictures := _embeddings(tables['embedding']):
@@ -285,6 +291,7 @@ def _thetas(scans: Sequence[ResultScan]) -> str:
     return paragraph(words, note=True) + '\n'.join(parts)
 
 
+_SHORT = 'What was left out, and what to keep in mind, stands under Notes at the end.'
 _PAIRS = (
     'Two scans of one person, before against before and after against after, inside the brain that '
     'both share, once the second is aligned rigidly to the first. Rescans at one site are what '

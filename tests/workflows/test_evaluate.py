@@ -194,6 +194,7 @@ def test_travelling_subjects_from_first_to_last(travellers, tmp_path, quick, cap
     assert 'href="sub-01/figures/sub-01_ses-A1_desc-harmonized_T1w.png"' in page
     assert page.count('<img') == 4  # densities, strips, plane, theta
     assert 'no paired test can reach p &lt; 0.05' in page
+    assert 'T1w: SSIM of one person at two sites' in page.split('Outliers</h2>')[0]
 
 
 def test_a_second_evaluation_gives_the_same_bytes(travellers, tmp_path, quick):
@@ -394,7 +395,7 @@ def test_results_of_several_methods_and_targets_are_told(tmp_path, quick, capsys
 
 def test_the_evaluation_of_a_choice_knows_nothing_else(travellers, tmp_path, quick, capsys):
     evaluate(tmp_path / 'raw', travellers, participants=('01',), sessions=('A1', 'B1'))
-    assert '2 scans of 1 participants evaluated' in capsys.readouterr().out
+    assert '2 scans of 1 participant evaluated' in capsys.readouterr().out
     (pair,) = rows_of(travellers, 'pairs')
     assert (pair['scan'], pair['other_scan']) == ('sub-01_ses-A1_T1w', 'sub-01_ses-B1_T1w')
     page = (travellers / 'group.html').read_text()
