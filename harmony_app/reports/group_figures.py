@@ -31,6 +31,9 @@ BINS = 100
 MOST_LINES = 12
 """Scans of a site that are drawn one by one behind their mean."""
 
+MOST_PEOPLE = 40
+"""People whose scans are joined in the plane; more would hide the points."""
+
 _LEGEND_ROW = 0.175
 
 
@@ -125,6 +128,7 @@ def scatter_figure(
     values: Mapping[str, Mapping[str, np.ndarray]],
     axes: Mapping[str, tuple[str, str]],
     targets: np.ndarray | None = None,
+    people: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]] | None = None,
 ) -> bytes:
     """Scans as points in the plane: a panel for each picture, every site in its colour.
 
@@ -136,6 +140,9 @@ def scatter_figure(
         Labels of both axes by title; axes without labels have no scale.
     targets : ndarray, shape (N, 2), optional
         Points of the target, drawn as crosses in every panel.
+    people : mapping of str to mapping of str to sequence of (float, float), optional
+        By title and person: points that grey lines join to their middle, where there are several;
+        left out for more than :data:`MOST_PEOPLE` people.
 
     Returns
     -------
@@ -146,6 +153,10 @@ def scatter_figure(
     aimed = targets is not None and len(targets) > 0
     figure, places = _figure(sites, len(values), 3.2, shared=False, extra=int(aimed))
     for place, (title, found) in zip(places, values.items(), strict=True):
+        joined = (people or {}).get(title, {})
+        if len(joined) <= MOST_PEOPLE:
+            for own in joined.values():
+                _star(place, np.asarray(own, float))
         for site, points in found.items():
             _points(place, sites, site, points[:, 0], points[:, 1])
         if aimed:
@@ -197,6 +208,15 @@ def _points(axes: 'Axes', sites: Sequence[str], site: str, x: np.ndarray, y: np.
     axes.scatter(
         x, y, s=30, color=colour, marker=marker, alpha=0.8, edgecolors='white', linewidths=0.5
     )
+
+
+def _star(axes: 'Axes', points: np.ndarray) -> None:
+    """Lines from the middle of some points to each of them; none for one point."""
+    if len(points) > 1:
+        middle = points.mean(axis=0)
+        for point in points:
+            x, y = np.transpose([middle, point])
+            axes.plot(x, y, color='#bbbbbb', linewidth=0.9, zorder=0)
 
 
 def _figure(

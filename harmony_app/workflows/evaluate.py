@@ -44,7 +44,7 @@ _TOLD = {
     'level_distance': 'distance of the tissue levels to the target',
     'gm_site_distance': 'distance of GM intensities to other sites',
     'ssim': 'SSIM of one person at two sites',
-    'gm_volume_variation': 'spread of GM volumes of one person over the sites, percent,',
+    'gm_volume_variation': 'spread of GM volumes over the sites, in percent,',
 }
 """Measures that are told in words, in the terminal and at the top of the page."""
 

@@ -114,7 +114,8 @@ def outlier_rows(rows: Sequence[Mapping]) -> list[dict]:
     for contrast in dict.fromkeys(row['contrast'] for row in rows):
         own = [row for row in rows if row['contrast'] == contrast]
         for column, reason, sign in (
-            ('distance_after', 'largest distance to the target after harmonization', -1),
+            # of levels: a median holds the person's anatomy too
+            ('level_distance_after', 'largest distance of the levels to the target after', -1),
             ('gm_site_distance_after', 'largest distance of GM to other sites after', -1),
             ('edge_agreement', 'lowest agreement of edges', 1),
         ):
@@ -204,7 +205,7 @@ def _distributions(
                 for index, tissue in enumerate(TISSUES, 1):
                     if tissue != 'WM':  # at 1 in every scan
                         median = float(np.median(quantiles[stage][index]))
-                        measures.setdefault(f'{tissue} median', {})[stage] = median
+                        measures.setdefault(f'{tissue} median (WM at 1)', {})[stage] = median
             for measure, stages in measures.items():
                 for stage, number in stages.items():
                     if number is not None:
@@ -225,19 +226,24 @@ def _distributions(
                 f'Tissue medians and contrast of {contrast} scans by site, before and after',
             ),
         ]
-    return '\n'.join(parts)
+    if not parts:
+        return ''
+    return paragraph(_DISTRIBUTIONS, note=True) + '\n'.join(parts)
 
 
 def _embeddings(rows: Sequence[Mapping]) -> str:
     parts = []
     for contrast in dict.fromkeys(row['contrast'] for row in rows):
         values: dict[str, dict[str, list]] = {}
+        people: dict[str, dict[str, list]] = {}
         axes: dict[str, tuple[str, str]] = {}
         for row in rows:
             if row['contrast'] == contrast:
                 title = f'{_PICTURES[row["method"]]} {row["stage"]}'
                 site = row['site'] or UNKNOWN
-                values.setdefault(title, {}).setdefault(site, []).append((row['x'], row['y']))
+                point = row['x'], row['y']
+                values.setdefault(title, {}).setdefault(site, []).append(point)
+                people.setdefault(title, {}).setdefault(row['subject'], []).append(point)
                 axes[title] = _axis_labels(row)
         points = {
             title: {site: np.array(own) for site, own in found.items()}
@@ -246,7 +252,7 @@ def _embeddings(rows: Sequence[Mapping]) -> str:
         parts += [
             heading(contrast),
             image(
-                group_figures.scatter_figure(points, axes),
+                group_figures.scatter_figure(points, axes, people=people),
                 f'{contrast} scans by their radiomic features in the plane, before and after',
             ),
         ]
@@ -254,7 +260,9 @@ def _embeddings(rows: Sequence[Mapping]) -> str:
         return ''
     words = (
         'Radiomic features of every scan; scans of one site lie together where the site shows. Each '
-        'picture has axes of its own, and distances of t-SNE mean nothing beyond who is near whom.'
+        'picture has axes of its own. Grey lines lead from the middle of a person to the scans of that '
+        'person: short ones say that people, not sites, set scans apart. Distances '
+        'of t-SNE mean nothing beyond who is near whom.'
     )
     return paragraph(words, note=True) + '\n'.join(parts)
 
@@ -291,6 +299,10 @@ def _thetas(scans: Sequence[ResultScan]) -> str:
     return paragraph(words, note=True) + '\n'.join(parts)
 
 
+_DISTRIBUTIONS = (
+    'Thin lines and points are scans, thick lines and bars the means of the sites. Sites of the same '
+    'people should lie on each other after; what differs between the scans of one site is people.'
+)
 _SHORT = 'What was left out, and what to keep in mind, stands under Notes at the end.'
 _PAIRS = (
     'Two scans of one person, before against before and after against after, inside the brain that '

@@ -18,6 +18,9 @@ from harmony_app.workflows.evaluation_measures import STAGES, Measured, contrast
 COMBAT = 'combat'
 """Stage of the volumes before harmonization that ComBat corrected."""
 
+FEWEST_FOR_COMBAT = 3
+"""Fewest people of a site: a shift and a scale make the volumes of two people whatever is asked."""
+
 VOLUME_STAGES = (*STAGES, COMBAT)
 """Stages of the table of volumes."""
 
@@ -70,8 +73,8 @@ def combat_volumes(own: Sequence[Measured], ages: Mapping[str, float]) -> list[M
     Raises
     ------
     ValueError
-        Where a site is not known, as :func:`~harmony_app.evaluation.combat.fit_combat`, or where a
-        corrected volume is below 0.
+        Where a site is not known or has fewer than :data:`FEWEST_FOR_COMBAT` people, as
+        :func:`~harmony_app.evaluation.combat.fit_combat`, or where a corrected volume is below 0.
     """
     from harmony_app.evaluation.combat import fit_combat
 
@@ -80,6 +83,12 @@ def combat_volumes(own: Sequence[Measured], ages: Mapping[str, float]) -> list[M
         raise ValueError('no scan has tissue volumes before and after')
     if None in sites:
         raise ValueError(f'the site of {sites.count(None)} of {len(sites)} scans is not known')
+    people: dict[str, set[str]] = {}
+    for measured in own:
+        people.setdefault(str(measured.scan.site), set()).add(measured.scan.subject)
+    small = sorted(site for site, found in people.items() if len(found) < FEWEST_FOR_COMBAT)
+    if small and len(people) > 1:
+        raise ValueError(f'{FEWEST_FOR_COMBAT} people of every site are needed: {", ".join(small)}')
     known = [ages.get(measured.scan.visit) for measured in own]
     by_site: dict[str, set] = {}
     for site, age in zip(sites, known, strict=True):

@@ -6,6 +6,7 @@ from PIL import Image
 
 from harmony_app.reports.group_figures import (
     COLOURS,
+    MOST_PEOPLE,
     density_figure,
     scatter_figure,
     strip_figure,
@@ -61,6 +62,23 @@ def test_points_and_the_target():
     aimed = scatter_figure(points, {'plane': ('x', 'y')}, np.array([[0.5, 0.5]]))
     assert shows(plain, COLOURS[0])
     assert pixels(aimed).sum() != pixels(plain).sum()
+
+
+def test_scans_of_one_person_are_joined():
+    points = {'plane': {'A': np.array([[0.0, 1.0]]), 'B': np.array([[1.0, 0.0]])}}
+    axes = {'plane': ('', '')}
+    alone = {'plane': {'1': [(0.0, 1.0)], '2': [(1.0, 0.0)]}}
+    both = {'plane': {'1': [(0.0, 1.0), (1.0, 0.0)]}}
+    crowd = {'plane': both['plane'] | {f'{n}': [(0.0, 1.0)] for n in range(2, MOST_PEOPLE + 2)}}
+    plain = scatter_figure(points, axes)
+    assert scatter_figure(points, axes, people=alone) == plain
+    assert scatter_figure(points, axes, people=crowd) == plain
+    joined = scatter_figure(points, axes, people=both)
+    # The middle of the panel, where nothing else is.
+    height, width, _ = pixels(plain).shape
+    box = np.s_[height // 4 : height // 2, width // 3 : 2 * width // 3]
+    assert pixels(plain)[box].min() == 255
+    assert pixels(joined)[box].min() < 220
 
 
 def test_four_pictures_stand_two_by_two():

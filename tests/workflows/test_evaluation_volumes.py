@@ -90,7 +90,7 @@ def test_what_combat_lacks_is_told_and_the_rest_stays():
     for scans, words in (
         (one, 'all scans are of one site'),
         (mixed, 'the site of 4 of 8 scans is not known'),
-        (lonely, 'site B has one scan'),
+        (lonely, '3 people of every site are needed: B'),
         (equal, 'the volumes of CSF are all equal at site A'),
         (small, 'a corrected volume of sub-.* is below 0'),
         ([], 'no scan has tissue volumes'),
