@@ -272,9 +272,16 @@ def _results(tables: dict[str, list[dict]]) -> list[str]:
         }
         if set(told) == set(STAGES):
             before, after = (told[stage]['balanced_accuracy'] for stage in STAGES)
+            areas = [told[stage]['auc'] for stage in STAGES]
             lines.append(
                 f'{contrast}: site told with a balanced accuracy of {before:.2f} before, '
                 f'{after:.2f} after (chance {told["after"]["chance"]:.2f})'
+                # scores may still order sites that labels mix up
+                + (
+                    ', AUC {:.2f} and {:.2f} (chance 0.50)'.format(*areas)
+                    if None not in areas
+                    else ''
+                )
             )
     return lines
 

@@ -148,6 +148,7 @@ def test_travelling_subjects_from_first_to_last(travellers, tmp_path, quick, cap
     assert evaluate(tmp_path / 'raw', travellers) == ExitCode.SUCCESS
     told = capsys.readouterr().out
     assert '7 scans of 3 participants evaluated, 3 travelling, 5 pairs of scans' in told
+    assert re.search(r'site told with a balanced accuracy of [0-9.]+ .*, AUC [0-9.]+ and', told)
     assert_plain(travellers)
     assert {path.name for path in travellers.glob('group_evaluation_*.tsv')} == {
         f'group_evaluation_{name}.tsv' for name in TABLES
