@@ -146,7 +146,8 @@ def _between_sites(own: Sequence[Measured], contrast: str, notes: list[str]) -> 
             }
             for stage, table in tables.items():
                 for name in ('bias', 'bias_sd', 'mean_difference', 'rmsd'):
-                    row[f'{name}_{stage}'] = float(table.loc[tissue, name])
+                    # ComBat makes means equal but for the last digit, which tells nothing.
+                    row[f'{name}_{stage}'] = round(float(table.loc[tissue, name]), 9) + 0.0
             rows.append(row)
     if not rows:
         notes.append(
