@@ -82,17 +82,45 @@ def fidelity(scan: np.ndarray, result: np.ndarray, mask: np.ndarray) -> Fidelity
     See Also
     --------
     unmatched_edges : where the edges are that have no counterpart.
+    Structure : the same for many results of one scan.
     """
-    scan, result, mask = _checked(scan, result, mask)
-    box = _box(mask)
-    before, after = (_edges(image, box, mask) for image in (scan, result))
-    shares = []
-    for edges, other, name in ((after, before, 'result'), (before, after, 'scan')):
-        strong, unmatched = _compare(edges, other, mask[box])
-        if not strong:
-            raise ValueError(f'the {name} shows no strong edge in the mask: is it constant there?')
-        shares.append(len(unmatched) / strong)
-    return Fidelity(edge_agreement(scan, result, mask), *shares)
+    return Structure(scan, mask).kept_in(result)
+
+
+class Structure:
+    """The edges of a scan, found once for all images that are compared with it.
+
+    Parameters
+    ----------
+    scan : ndarray, shape (X, Y, Z)
+        Scan, in any unit.
+    mask : ndarray, shape (X, Y, Z), bool
+        Where edges are compared, see :func:`fidelity`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`fidelity`.
+    """
+
+    def __init__(self, scan: np.ndarray, mask: np.ndarray):
+        self.scan, _, self.mask = _checked(scan, scan, mask)
+        self._box = _box(self.mask)
+        self._edges = _edges(self.scan, self._box, self.mask)
+
+    def kept_in(self, result: np.ndarray) -> Fidelity:
+        """Agreement of the edges of the scan with those of a result, as :func:`fidelity`."""
+        _, result, mask = _checked(self.scan, result, self.mask)
+        before, after = self._edges, _edges(result, self._box, mask)
+        shares = []
+        for edges, other, name in ((after, before, 'result'), (before, after, 'scan')):
+            strong, unmatched = _compare(edges, other, mask[self._box])
+            if not strong:
+                raise ValueError(
+                    f'the {name} shows no strong edge in the mask: is it constant there?'
+                )
+            shares.append(len(unmatched) / strong)
+        return Fidelity(edge_agreement(self.scan, result, mask), *shares)
 
 
 def unmatched_edges(image: np.ndarray, other: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ a person whom it has not seen it reaches a mean Dice of 0.91 at its own site and
 three others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,6 +94,29 @@ class Segmenter:
 
     def __init__(self, network: MaskedUNet):
         self.network = network.eval()
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Weights by name, float32."""
+        return {name: tensor.numpy() for name, tensor in self.network.state_dict().items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> 'Segmenter':
+        """Inverse of :meth:`to_arrays`.
+
+        Raises
+        ------
+        ValueError
+            For weights that are not those of this network.
+        """
+        network = MaskedUNet(len(NEIGHBOURS), CLASSES, CONFIG)
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ValueError(
+                f'not the weights of this network; train it again ({error})'
+            ) from error
+        return cls(network)
 
     def predict(self, volume: np.ndarray, brain: np.ndarray, batch: int = 8) -> np.ndarray:
         """Label every voxel of the brain.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from harmony_app.evaluation.fidelity import fidelity, unmatched_edges
+from harmony_app.evaluation.fidelity import Structure, fidelity, unmatched_edges
 from harmony_app.imaging.edges import edge_agreement
 
 CENTRE = (24, 24, 24)
@@ -123,3 +123,10 @@ def test_degenerate_input_is_told(head, mask):
             measure(head[0], head[0], mask[0])
         with pytest.raises(ValueError, match='not finite'):
             measure(head, np.full_like(head, np.nan), mask)
+
+
+def test_edges_found_once_serve_many_results(head, mask):
+    structure = Structure(head, mask)
+    for seed in (1, 2):
+        result = folded_head(seed=seed)
+        assert structure.kept_in(result) == fidelity(head, result, mask)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harmony_app.evaluation.segmentation_network import LabelledScan, train_segmenter
+from harmony_app.evaluation.segmentation_network import LabelledScan, Segmenter, train_segmenter
 
 SHAPE = (32, 36, 12)
 SITE, OTHER = (0.6, 1.0, 0.2), (0.85, 1.0, 0.45)
@@ -97,3 +97,15 @@ def test_what_cannot_be_learned_is_refused(scans, segmenter):
         train_segmenter(scans, steps=1, patch=30)
     with pytest.raises(ValueError, match='mask is empty'):
         segmenter.predict(image, np.zeros_like(brain))
+
+
+def test_weights_go_to_arrays_and_back(segmenter):
+    scan = labelled(0.95, SITE, seed=5)
+    arrays = segmenter.to_arrays()
+    again = Segmenter.from_arrays(arrays)
+    np.testing.assert_array_equal(
+        again.predict(scan.image, scan.brain), segmenter.predict(scan.image, scan.brain)
+    )
+    arrays.popitem()
+    with pytest.raises(ValueError, match='not the weights'):
+        Segmenter.from_arrays(arrays)
