@@ -42,6 +42,8 @@ class Study:
         YAML with sites of one's own.
     label_maps : str, optional
         Folder of whole-head label maps; the ICBM head where it is not given.
+    reference : str, optional
+        Site that all scans are brought to in the second part; the first of ``sites`` by default.
     """
 
     subjects: int = 4
@@ -53,12 +55,18 @@ class Study:
     resolution: float = 0.0
     site_file: str | None = None
     label_maps: str | None = None
+    reference: str | None = None
 
     def __post_init__(self):
         if self.subjects < 2:
             raise OptionError('a study has two subjects at least: a style is that of others')
         if len(self.sites) < 2:
             raise OptionError('a study has two sites at least')
+        if self.reference is not None and self.reference not in self.sites:
+            raise OptionError(
+                f'the reference {self.reference} is no site of the study: '
+                f'choose one of {", ".join(self.sites)}'
+            )
         if self.pairs not in PAIRS:
             raise OptionError(f'pairs is one of {", ".join(PAIRS)}, not {self.pairs!r}')
         for contrast in self.contrasts:
@@ -85,7 +93,16 @@ class Study:
 
     def quick(self) -> 'Study':
         """The same with two people, two sites and one contrast."""
-        return replace(self, subjects=2, sites=self.sites[:2], contrasts=self.contrasts[:1])
+        sites = self.sites[:2]
+        reference = self.reference if self.reference in sites else None
+        return replace(
+            self, subjects=2, sites=sites, contrasts=self.contrasts[:1], reference=reference
+        )
+
+    @property
+    def reference_session(self) -> str:
+        """Label of the sessions at the reference site."""
+        return ''.join(c for c in self.reference or self.sites[0] if c.isalnum())
 
     def make(self, out: Path) -> Path:
         """Write the dataset, unless the same one is there.
@@ -97,6 +114,8 @@ class Study:
         """
         bids, stamp = out / 'bids', out / STAMP
         described = asdict(self) | {'sites': list(self.sites), 'contrasts': list(self.contrasts)}
+        # another reference needs no other scans
+        del described['reference']
         if stamp.exists():
             if json.loads(stamp.read_text(encoding='utf-8')) != described:
                 raise OptionError(f'{out} holds another study: name another folder')

@@ -1,11 +1,11 @@
-"""Rows of scores to tables for docs/."""
+"""Rows of scores to tables: means before and after, the ceiling, the limit, and what chance says."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from harmony_app.evaluation.statistics import bootstrap_interval, paired_wilcoxon
+from harmony_app.evaluation.statistics import bootstrap_interval, holm, paired_wilcoxon
 from harmony_app.evaluation.travelling import gap_closed
 
 KEYS = ['contrast', 'grid', 'metric', 'method']
@@ -17,7 +17,8 @@ def summarize(rows: pd.DataFrame, falling: Sequence[str] = (), seed: int = 0) ->
     Parameters
     ----------
     rows : DataFrame
-        One row for each method, pair, grid and metric: ``before``, ``after``, ``ceiling``.
+        One row for each method, pair, grid and metric: ``before``, ``after``, ``ceiling``,
+        ``limit``; the last two may be absent in some rows, or altogether.
     falling : sequence of str
         Metrics that are better where they are smaller.
     seed : int
@@ -26,47 +27,93 @@ def summarize(rows: pd.DataFrame, falling: Sequence[str] = (), seed: int = 0) ->
     Returns
     -------
     DataFrame
-        By contrast, grid, metric and method: the three means; ``gap_closed`` of the means;
-        ``low`` and ``high``, the 95 % interval of the mean change for the better; ``p`` of
-        Wilcoxon's signed-rank test (both absent where there is one pair); ``pairs``, and the
-        share that became better.
+        By contrast, grid, metric and method: the four means; ``gap_closed`` of the means of the
+        pairs that have a ceiling; ``low`` and ``high``, the 95 % interval of the mean change for
+        the better; ``p`` of Wilcoxon's signed-rank test (all absent where there is one pair);
+        ``p_holm``, corrected for the tests of the table but those of ``none``; ``pairs``, and
+        the share that became better.
     """
+    rows = rows.reindex(columns=[*dict.fromkeys([*rows.columns, 'ceiling', 'limit'])])
     table = []
     for key, group in rows.groupby(KEYS, sort=False):
         sign = -1.0 if key[KEYS.index('metric')] in falling else 1.0
-        before, after, ceiling = (group[name].mean() for name in ('before', 'after', 'ceiling'))
         here, there = sign * group.before.to_numpy(), sign * group.after.to_numpy()
         several = len(group) > 1
         interval = bootstrap_interval(here, there, seed) if several else None
         table.append(
             dict(zip(KEYS, key, strict=True))
+            | {name: _mean(group[name]) for name in ('before', 'after', 'ceiling', 'limit')}
             | {
-                'before': before,
-                'after': after,
-                'ceiling': ceiling,
-                'gap_closed': gap_closed(before, after, ceiling),
+                'gap_closed': _gap(group),
                 'low': interval.low if interval else None,
                 'high': interval.high if interval else None,
                 'p': paired_wilcoxon(here, there).p_value if several else None,
+                'p_holm': None,
                 'pairs': len(group),
                 'better': float(np.mean(there > here)),
             }
         )
-    return pd.DataFrame(table)
+    tested = [row for row in table if row['p'] is not None and row['method'] != 'none']
+    if tested:
+        for row, p_value in zip(tested, holm([row['p'] for row in tested]), strict=True):
+            row['p_holm'] = float(p_value)
+    return pd.DataFrame(table).astype({'p_holm': float} if table else {})
 
 
-def to_markdown(table: pd.DataFrame) -> str:
-    """A table for docs/."""
+def to_markdown(table: pd.DataFrame, digits: int = 3) -> str:
+    """A table for docs/ and reports."""
     columns = list(table.columns)
     lines = ['| ' + ' | '.join(columns) + ' |', '|' + '---|' * len(columns)]
     for row in table.itertuples(index=False):
-        lines.append('| ' + ' | '.join(_cell(value) for value in row) + ' |')
+        lines.append('| ' + ' | '.join(_cell(value, digits) for value in row) + ' |')
     return '\n'.join(lines)
 
 
-def _cell(value: object) -> str:
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """A summary as it is read: the interval in one cell, pairs that became better as a number.
+
+    Columns that say the same in all rows, or nothing, are left out.
+    """
+    shown = table[['contrast']].copy()
+    for key in ('grid', 'metric'):
+        if table[key].nunique() > 1:
+            shown[key] = table[key]
+    shown['method'] = table.method
+    for name in ('before', 'after', 'ceiling', 'limit'):
+        if table[name].notna().any():
+            shown[name] = table[name]
+    shown['gap closed'] = [
+        'n/a' if pd.isna(g) else 'below' if g < 0 else f'{100 * g:.0f} %' for g in table.gap_closed
+    ]
+    if (shown['gap closed'] == 'n/a').all():
+        del shown['gap closed']
+    shown['change for the better (95 %)'] = [
+        'n/a' if pd.isna(low) else f'{_cell(low, 3)} to {_cell(high, 3)}'
+        for low, high in zip(table.low, table.high, strict=True)
+    ]
+    shown['p (Holm)'] = ['n/a' if pd.isna(p) else f'{p:.2g}' for p in table.p_holm]
+    shown['better in'] = [
+        f'{round(share * pairs)} of {pairs}'
+        for share, pairs in zip(table.better, table.pairs, strict=True)
+    ]
+    return shown
+
+
+def _mean(values: pd.Series) -> float | None:
+    return float(values.mean()) if values.notna().any() else None
+
+
+def _gap(group: pd.DataFrame) -> float | None:
+    known = group[group.ceiling.notna()]
+    if known.empty:
+        return None
+    gap = gap_closed(known.before.mean(), known.after.mean(), known.ceiling.mean())
+    return gap if np.isfinite(gap) else None
+
+
+def _cell(value: object, digits: int) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return 'n/a'
     if isinstance(value, float):
-        return f'{value:.1e}' if 0 < abs(value) < 1e-3 else f'{value:.3f}'
+        return f'{value:.1e}' if 0 < abs(value) < 10.0**-digits else f'{value:.{digits}f}'
     return str(value)

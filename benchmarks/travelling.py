@@ -1,197 +1,273 @@
-"""Travelling phantoms under every method side by side: before, after, ceiling, gap closed.
+"""Travelling phantoms under every method side by side: all tables by which methods are compared.
 
 ``python -m benchmarks.travelling OUT`` scans people that no training has seen at several
-sites, preprocesses them by the participant level's own steps and harmonizes each scan to
-another site, with the style measured there on *other* people's scans: all of them (as
-``--target site:NAME`` does), or one (``--one-person``). The result is compared with the
-noise-free scan by the target's protocol on the source's own grid, inside the true brain,
-on the native and on the working grid. The ceiling is the person's own scan at the target
-against its own truth. Interrupted, it goes on where it was.
+sites, preprocesses them by the participant level's own steps and harmonizes each scan with the
+style of *other* people's scans: all of them (as ``--target site:NAME`` does), or one
+(``--one-person``). It does so twice:
+
+- to the next site, where the result is compared with the noise-free scan by the target's
+  protocol on the source's own grid, inside the true brain. The ceiling is the person's own scan
+  at the target against its own truth; the limit is the truth with the source's own noise;
+- to the reference site, where the volumes of tissues, a segmentation network that knows this
+  site only, a classifier of sites and the tissues themselves tell what is left of the sites.
+
+Tables go to OUT as TSV, each with its data dictionary, and to ``OUT/report.md``. Interrupted, it
+goes on where it was; the same seed gives the same tables, but for ``cost.tsv``.
 """
 
 import argparse
 import logging
 import os
-import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from benchmarks import columns, gathering, report, sites
+from benchmarks.compared import METHODS, find_models, weights_of
+from benchmarks.costs import method_cost
+from benchmarks.parts import code_checksum, open_parts, run_parts
+from benchmarks.pictures import draw_contrast
 from benchmarks.preprocessed import Preprocessed
-from benchmarks.scoring import FALLING, GRIDS, Reference
-from benchmarks.study import Study, others_than, session_pairs
-from benchmarks.tables import summarize, to_markdown
+from benchmarks.sessions import Setup, arrays_path, measure_session, train
+from benchmarks.study import Study
+from harmony_app.bids.atomic import write_text
 from harmony_app.bids.filters import Selection
 from harmony_app.errors import HarmonyError, OptionError
-from harmony_app.imaging.volume import Volume
-from harmony_app.methods.base import Method
-from harmony_app.methods.registry import METHOD_NAMES, get_method
-from harmony_app.reports.figure import mosaic
+from harmony_app.evaluation.segmentation_network import STEPS
+from harmony_app.workflows.records import Record
 
 logger = logging.getLogger(__name__)
 
-ROWS, TABLE, COST = 'rows.tsv', 'table.tsv', 'cost.tsv'
 SHOWN = 6
-"""Rows of a picture."""
+"""Sessions of a picture."""
 
-
-@dataclass
-class Results:
-    """What a run gathers: scores, costs and pictures by contrast."""
-
-    rows: list[dict] = field(default_factory=list)
-    costs: list[dict] = field(default_factory=list)
-    shown: dict[str, list[tuple[str, list[Volume]]]] = field(default_factory=dict)
-
-
-def make_methods(names: list[str], model: Path | None) -> dict[str, Method]:
-    """Methods by name; ``haca3-decoder`` is the plain image of HACA3's decoder."""
-    methods = {}
-    for name in names:
-        method, _, detail = name.partition('-') if name.startswith('haca3') else (name, '', '')
-        trained = model if method in ('transfer', 'haca3') else None
-        methods[name] = get_method(method, trained, **({'detail': detail} if detail else {}))
-    return methods
-
-
-def compare_contrast(
-    data: Preprocessed,
-    bids: Path,
-    contrast: str,
-    methods: dict[str, Method],
-    pairs: str,
-    one_person: bool,
-    results: Results,
-) -> None:
-    """Score every method on every pair of one contrast."""
-    by_key = {(s.subject, s.session): s for s in data.inputs if s.contrast == contrast}
-    subjects = sorted({subject for subject, _ in by_key})
-    sessions = sorted({session for _, session in by_key})
-    styles: dict = {}
-    ceilings = {key: _own_score(data, bids, source) for key, source in by_key.items()}
-    for subject in subjects:
-        others = others_than(subject, subjects, one_person)
-        for here, there in session_pairs(sessions, pairs):
-            if (subject, here) not in by_key or (subject, there) not in ceilings:
-                logger.warning(
-                    '%s sub-%s %s to %s: a scan is missing', contrast, subject, here, there
-                )
-                continue
-            source = by_key[subject, here]
-            scan = data.load(source)
-            reference = Reference(bids, source, scan, there)
-            images = {'native': scan.native.data, 'mni': scan.working.data}
-            before = {grid: reference.score(images[grid], grid) for grid in GRIDS}
-            picture = [scan.working]
-            for name, method in methods.items():
-                if (name, subject, there) not in styles:
-                    shows = [data.load(by_key[o, there]) for o in others if (o, there) in by_key]
-                    styles[name, subject, there] = method.encode_target(shows, there)
-                wall, cpu = time.perf_counter(), time.process_time()
-                (result,) = method.harmonize([scan], styles[name, subject, there])
-                results.costs.append(
-                    {
-                        'contrast': contrast,
-                        'method': name,
-                        'wall_s': time.perf_counter() - wall,
-                        'cpu_s': time.process_time() - cpu,
-                    }
-                )
-                picture.append(result.working)
-                for grid, volume in zip(GRIDS, (result.native, result.working), strict=True):
-                    for metric, after in reference.score(volume.data, grid).items():
-                        results.rows.append(
-                            {
-                                'contrast': contrast,
-                                'grid': grid,
-                                'method': name,
-                                'metric': metric,
-                                'subject': subject,
-                                'source': here,
-                                'target': there,
-                                'before': before[grid][metric],
-                                'after': after,
-                                'ceiling': ceilings[subject, there][grid][metric],
-                            }
-                        )
-            truth = scan.working.with_data(reference.images['mni'].astype(np.float32))
-            results.shown.setdefault(contrast, []).append((f'{here} to {there}', [*picture, truth]))
-            del results.shown[contrast][SHOWN:]
-            logger.info('%s sub-%s %s to %s', contrast, subject, here, there)
-
-
-def _own_score(data: Preprocessed, bids: Path, source) -> dict[str, dict[str, float]]:
-    """Scores of a scan against its own truth, by grid."""
-    scan = data.load(source)
-    reference = Reference(bids, source, scan, source.session)
-    return {
-        'native': reference.score(scan.native.data, 'native'),
-        'mni': reference.score(scan.working.data, 'mni'),
-    }
-
-
-def write_results(out: Path, results: Results, methods: list[str], seed: int) -> str:
-    """Tables as TSV and Markdown, and a picture of each contrast; the Markdown."""
-    rows = pd.DataFrame(results.rows)
-    rows.to_csv(out / ROWS, sep='\t', index=False)
-    table = summarize(rows, FALLING, seed)
-    table.to_csv(out / TABLE, sep='\t', index=False)
-    costs = pd.DataFrame(results.costs).groupby(['contrast', 'method'], sort=False).mean()
-    costs.reset_index().to_csv(out / COST, sep='\t', index=False)
-    for contrast, shown in results.shown.items():
-        mosaic(out / f'{contrast}.png', shown, ['before', *methods, 'truth'])
-    text = to_markdown(table)
-    (out / 'table.md').write_text(text + '\n', encoding='utf-8')
-    return text
+PERMUTATIONS, QUICK_PERMUTATIONS, QUICK_STEPS = 99, 19, 150
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('out', type=Path, help='folder of dataset, cache, tables and pictures')
-    parser.add_argument('--config', type=Path, help='YAML of the study (see benchmarks/study.py)')
-    parser.add_argument('--bids', type=Path, help='dataset of harmony-phantom to take instead')
-    parser.add_argument('--label-maps', type=Path, help='folder of whole-head label maps')
-    parser.add_argument('--contrasts', nargs='+', help='instead of those of the study')
-    parser.add_argument('--methods', nargs='+', default=list(METHOD_NAMES))
-    parser.add_argument('--model', type=Path, help='model folder of the trained methods')
-    parser.add_argument('--one-person', action='store_true', help="a style is one other's scan")
-    parser.add_argument('--quick', action='store_true', help='two people, two sites, one contrast')
-    parser.add_argument('--workers', type=int, default=os.cpu_count() or 1)
+    parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     try:
-        study = Study.read(options.config) if options.config else Study()
-        changes = {}
-        if options.label_maps:
-            changes['label_maps'] = str(options.label_maps.resolve())
-        if options.contrasts:
-            changes['contrasts'] = tuple(options.contrasts)
-        study = Study(**{**study.__dict__, **changes})
-        study = study.quick() if options.quick else study
-        options.out.mkdir(parents=True, exist_ok=True)
-        methods = make_methods(options.methods, options.model)
-        bids = options.bids or study.make(options.out)
-        data = Preprocessed(
-            bids,
-            options.out / 'cache',
-            Selection(modalities=study.contrasts),
-            workers=options.workers,
-        )
-        subjects = {scan.subject for scan in data.inputs}
-        if len(subjects) < 2:
-            raise OptionError(f'{bids}: two people at least can be used in a study')
-        results = Results()
-        for contrast in study.contrasts:
-            compare_contrast(
-                data, bids, contrast, methods, study.pairs, options.one_person, results
-            )
-        text = write_results(options.out, results, list(methods), study.seed)
+        text = compare(options)
     except HarmonyError as error:
         parser.exit(int(error.exit_code), f'travelling: {error}\n')
     print(text)
+
+
+def compare(options: argparse.Namespace) -> str:
+    """Run the study; the text of the report."""
+    study = _study(options)
+    out: Path = options.out
+    unknown = sorted(set(options.methods) - set(METHODS))
+    if unknown:
+        raise OptionError(f'unknown method {", ".join(unknown)}: choose of {", ".join(METHODS)}')
+    models = find_models(options.model)
+    out.mkdir(parents=True, exist_ok=True)
+    bids = options.bids or study.make(out)
+    data = Preprocessed(
+        bids, out / 'cache', Selection(modalities=list(study.contrasts)), workers=options.workers
+    )
+    setup = Setup(
+        bids=Path(bids).resolve(),
+        cache=(out / 'cache').resolve(),
+        parts=(out / 'parts').resolve(),
+        contrasts=study.contrasts,
+        methods=tuple(options.methods),
+        models=tuple(models.items()),
+        pairs=study.pairs,
+        one_person=options.one_person,
+        reference=_reference(data, study, bool(options.bids)),
+        segmented=tuple(c for c in study.contrasts if c in options.segment),
+        steps=QUICK_STEPS if options.quick else STEPS,
+        seed=study.seed,
+        shown=SHOWN,
+    )
+    permutations = QUICK_PERMUTATIONS if options.quick else PERMUTATIONS
+    weights = weights_of(models)
+    open_parts(setup.parts, _stamp(setup, data, weights, permutations))
+    return _tables(out, setup, data, permutations, options.workers)
+
+
+def _tables(out: Path, setup: Setup, data: Preprocessed, permutations: int, workers: int) -> str:
+    """Measure all units, write all tables, and give the report."""
+
+    def run(kind, units, work) -> Iterator[dict]:
+        return run_parts(setup.parts, kind, units, work, workers)
+
+    people = sorted({source.subject for source in data.inputs})
+    units = sorted({(source.subject, source.session) for source in data.inputs})
+    networks = [(contrast, subject) for contrast in setup.segmented for subject in people]
+    list(run('network', networks, partial(train, setup)))
+    parts = list(run('session', units, partial(measure_session, setup)))
+    arrays = [(unit, _arrays(arrays_path(setup.parts, unit))) for unit in units]
+    notes = [note for part in parts for note in part['notes']]
+
+    scans = gathering.scan_rows(parts, setup.contrasts)
+    quantiles = {
+        (*key.split('/')[1:], *unit): data
+        for unit, found in arrays
+        for key, data in found.items()
+        if key.startswith('quantiles/')
+    }
+    at_site = gathering.site_rows(scans, setup.methods, setup.reference)
+    at_site += gathering.distance_rows(quantiles, setup.methods, setup.reference)
+    pairs = columns.write_rows(
+        out / 'rows.tsv', columns.ROWS, gathering.pair_rows(parts, setup.contrasts)
+    )
+    at_site = columns.write_rows(out / 'site_rows.tsv', columns.ROWS, at_site)
+    measured = columns.write_rows(
+        out / 'scans.tsv', columns.SCANS, [scan | scan['values'] for scan in scans]
+    )
+    names = list(dict.fromkeys(name for scan in scans for name in scan['features']))
+    features = columns.write_rows(
+        out / 'features.tsv',
+        columns.features_columns(names),
+        [scan | scan['features'] for scan in scans],
+    )
+
+    table = pd.concat(
+        [
+            report.answer(pairs, report.PAIRS, setup.seed),
+            report.answer(at_site, report.SITE, setup.seed),
+        ]
+    )
+    volumes = sites.volume_table(measured, notes)
+    told = _classified(out, run, features, permutations, setup.seed, notes)
+    costs = list(
+        run('cost', [(m, setup.contrasts[0]) for m in setup.methods], partial(method_cost, setup))
+    )
+    notes += [cost['note'] for cost in costs if 'note' in cost]
+    notes = list(dict.fromkeys(notes))
+    found = {
+        'table': (columns.SUMMARY, table.to_dict('records')),
+        'volumes': (columns.VOLUMES, volumes.to_dict('records')),
+        'sites': (columns.SITES, told),
+        'cost': (columns.COSTS, [cost['row'] for cost in costs if 'row' in cost]),
+        'notes': ({'note': 'What was left out, and why'}, [{'note': note} for note in notes]),
+    }
+    written = {
+        name: columns.write_rows(out / f'{name}.tsv', dictionary, rows)
+        for name, (dictionary, rows) in found.items()
+    }
+    for contrast in setup.contrasts:
+        draw_contrast(out / f'{contrast}.png', arrays, contrast, setup.methods, SHOWN)
+    text = report.write_page(
+        _intro(setup, data, permutations),
+        written['table'],
+        written['volumes'],
+        written['sites'],
+        written['cost'],
+        notes,
+    )
+    write_text(out / 'report.md', text)
+    return text
+
+
+def _classified(out, run, features, permutations, seed, notes) -> list[dict]:
+    """Rows of the site classification; methods whose features are equal are told once."""
+    jobs = sites.site_jobs(features)
+    work = partial(classify_file, out / 'features.tsv', permutations, seed)
+    answers = dict(zip(jobs, run('sites', jobs, work), strict=True))
+    notes += [found['note'] for found in answers.values() if 'note' in found]
+    rows = []
+    for contrast, kind in dict.fromkeys((contrast, kind) for contrast, kind, _ in jobs):
+        for method, first in sites.same_features(features, contrast, kind).items():
+            if 'row' in answers[contrast, kind, first]:
+                rows.append(answers[contrast, kind, first]['row'] | {'method': method})
+    return rows
+
+
+def classify_file(path: Path, permutations: int, seed: int, job: tuple[str, str, str]) -> dict:
+    """One classification, from the file of the features."""
+    return sites.classify(columns.read_rows(path), job, permutations, seed)
+
+
+def _intro(setup: Setup, data: Preprocessed, permutations: int) -> list[str]:
+    people = len({source.subject for source in data.inputs})
+    sessions = sorted({source.session for source in data.inputs})
+    style = "one other person's scan" if setup.one_person else "all other people's scans"
+    segmented = ', '.join(setup.segmented) or 'no contrast'
+    return [
+        f'{people} people at {", ".join(sessions)}; {", ".join(setup.contrasts)}; the style is '
+        f'that of {style} at the target. Seed {setup.seed}.',
+        "before: the scan as preprocessed; after: harmonized; ceiling: the person's own scan at "
+        "the target; limit: the truth at the target with the source's noise. Intervals are 95 % "
+        "bootstrap intervals of the mean change for the better; p is Wilcoxon's, corrected by "
+        'Holm over the tests of the table. Pairs of one person are not independent, so that p '
+        'and the intervals are narrower than new people would make them.',
+        f'Reference site of the second part: {setup.reference}. Tissues of {segmented} are '
+        f'segmented; networks are trained for {setup.steps} steps; sites are shuffled '
+        f'{permutations} times.',
+    ]
+
+
+def _stamp(setup: Setup, data: Preprocessed, weights: dict, permutations: int) -> dict:
+    """All that the parts depend on, but for where they lie."""
+    told = {k: v for k, v in vars(setup).items() if k not in ('bids', 'cache', 'parts', 'models')}
+    described = (setup.bids / 'dataset_description.json').read_text(encoding='utf-8')
+    scans = {scan.name: data.facts(scan) for scan in data.inputs}
+    return told | {
+        'weights': weights,
+        'permutations': permutations,
+        'dataset': described,
+        'scans': scans,
+        'code': code_checksum(),
+    }
+
+
+def _reference(data: Preprocessed, study: Study, foreign: bool) -> str:
+    """Session of the reference site; the first of a dataset that is not of this study."""
+    sessions = sorted({source.session for source in data.inputs})
+    if len({source.subject for source in data.inputs}) < 2 or len(sessions) < 2:
+        raise OptionError('two people at two sites at least can be used in a study')
+    if study.reference_session in sessions:
+        return study.reference_session
+    if foreign and study.reference is None:
+        return sessions[0]
+    raise OptionError(f'nobody was scanned at the reference site {study.reference_session}')
+
+
+def _arrays(path: Path) -> dict:
+    record = Record(path)
+    return {name: record.array(name) for name in record.facts['arrays']}
+
+
+def _study(options: argparse.Namespace) -> Study:
+    study = Study.read(options.config) if options.config else Study()
+    if options.label_maps:
+        study = replace(study, label_maps=str(options.label_maps.resolve()))
+    if options.contrasts:
+        study = replace(study, contrasts=tuple(options.contrasts))
+    return study.quick() if options.quick else study
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('out', type=Path, help='folder of dataset, cache, tables and pictures')
+    parser.add_argument('--config', type=Path, help='YAML of the study (see benchmarks/study.yaml)')
+    parser.add_argument('--bids', type=Path, help='dataset of harmony-phantom to take instead')
+    parser.add_argument('--label-maps', type=Path, help='folder of whole-head label maps')
+    parser.add_argument('--contrasts', nargs='+', help='instead of those of the study')
+    parser.add_argument('--methods', nargs='+', default=list(METHODS), metavar='METHOD')
+    parser.add_argument(
+        '--model', type=Path, action='append', default=[], help='model folder of a trained method'
+    )
+    parser.add_argument('--one-person', action='store_true', help="a style is one other's scan")
+    parser.add_argument(
+        '--segment',
+        nargs='*',
+        default=['T1w'],
+        metavar='CONTRAST',
+        help='contrasts whose tissues are segmented (T1w)',
+    )
+    parser.add_argument('--quick', action='store_true', help='two people, two sites, one contrast')
+    parser.add_argument('--workers', type=int, default=os.cpu_count() or 1)
+    return parser
 
 
 if __name__ == '__main__':

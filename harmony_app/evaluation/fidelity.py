@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from harmony_app.evaluation.regions import bounding_box
-from harmony_app.imaging.edges import edge_agreement
+from harmony_app.imaging.edges import correlate_edges
 
 SIGMA = 1.0
 """Scale of the edges, voxels."""
@@ -120,7 +120,9 @@ class Structure:
                     f'the {name} shows no strong edge in the mask: is it constant there?'
                 )
             shares.append(len(unmatched) / strong)
-        return Fidelity(edge_agreement(self.scan, result, mask), *shares)
+        inside = mask[self._box]
+        agreement = correlate_edges(before.magnitude[inside], after.magnitude[inside])
+        return Fidelity(agreement, *shares)
 
 
 def unmatched_edges(image: np.ndarray, other: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -163,8 +165,9 @@ def unmatched_edges(image: np.ndarray, other: np.ndarray, mask: np.ndarray) -> n
 
 @dataclass(frozen=True)
 class _Edges:
-    """Strength of the edges of an image, 0 where there is none, and its unit gradients."""
+    """Gradient magnitude, strength of the edges (0 where there is none), and unit gradients."""
 
+    magnitude: np.ndarray
     strength: np.ndarray
     direction: np.ndarray
 
@@ -187,7 +190,7 @@ def _edges(image: np.ndarray, box: tuple[slice, ...], mask: np.ndarray) -> _Edge
     # a step of height h has a gradient of h / (sqrt(2 pi) sigma) at this scale
     np.divide(np.sqrt(2 * np.pi) * SIGMA * magnitude, contrast, out=strength, where=contrast > 0)
     ridge = _ridge(magnitude, gradient, strength >= WEAK)
-    return _Edges(np.where(ridge, strength, 0), gradient)
+    return _Edges(magnitude, np.where(ridge, strength, 0), gradient)
 
 
 def _compare(edges: _Edges, other: _Edges, inside: np.ndarray) -> tuple[int, np.ndarray]:

@@ -36,11 +36,27 @@ def edge_agreement(a: np.ndarray, b: np.ndarray, mask: np.ndarray, sigma: float 
         slice(max(0, s.start - margin), s.stop + margin)
         for s in ndimage.find_objects(mask.astype(np.uint8))[0]
     )
-    inside = mask[box]
+    images = (np.asarray(image[box], dtype=np.float32) for image in (a, b))
+    return correlate_edges(
+        *(ndimage.gaussian_gradient_magnitude(image, sigma)[mask[box]] for image in images)
+    )
+
+
+def correlate_edges(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of gradient magnitudes, each image's largest 1 % clipped.
+
+    Parameters
+    ----------
+    a, b : ndarray, shape (voxels,)
+        Gradient magnitudes of two images in the same voxels.
+
+    Returns
+    -------
+    float
+        As :func:`edge_agreement`.
+    """
     values = []
-    for image in (a, b):
-        image = np.asarray(image[box], dtype=np.float32)
-        edges = ndimage.gaussian_gradient_magnitude(image, sigma)[inside]
+    for edges in (a, b):
         edges = np.minimum(edges, np.percentile(edges, 99)).astype(np.float64)
         values.append(edges - edges.mean())
     norm = np.linalg.norm(values[0]) * np.linalg.norm(values[1])

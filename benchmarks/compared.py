@@ -1,0 +1,181 @@
+"""The methods that are compared, each with the style of other people at the target."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from benchmarks.preprocessed import Preprocessed
+from benchmarks.study import others_than
+from harmony_app.bids.discovery import ScanInput
+from harmony_app.errors import HarmonyError, ModelError, OptionError, ScanError
+from harmony_app.methods.base import Harmonized, Method, Scan, Style
+from harmony_app.methods.model_folder import read_metadata
+from harmony_app.methods.registry import GROUP_METHODS, METHOD_NAMES, get_method, packaged_model
+
+DECODER = 'haca3-decoder'
+"""HACA3 with the plain image of its decoder."""
+
+METHODS = (*METHOD_NAMES, DECODER, *GROUP_METHODS)
+"""All methods that can be compared."""
+
+TRAINED = ('transfer', 'haca3')
+
+
+def find_models(folders: Sequence[Path]) -> dict[str, str]:
+    """Model folders by the method that each is of.
+
+    Raises
+    ------
+    ModelError
+        Where a folder is no model.
+    OptionError
+        For a method that is not compared, or two models of one.
+    """
+    found: dict[str, str] = {}
+    for folder in folders:
+        name = read_metadata(folder).get('method')
+        if name not in TRAINED or name in found:
+            raise OptionError(f'--model {folder}: give one model of {", ".join(TRAINED)} each')
+        found[name] = str(folder.resolve())
+    return found
+
+
+def weights_of(models: Mapping[str, str]) -> dict[str, str]:
+    """Checksums of the weights that trained methods will use."""
+    sums = {}
+    for name in TRAINED:
+        try:
+            folder = Path(models[name]) if name in models else packaged_model(name)
+            sums[name] = str(read_metadata(folder)['weights_sha256'])
+        except (ModelError, KeyError):
+            sums[name] = 'none'
+    return sums
+
+
+def make_method(name: str, models: Mapping[str, str]) -> Method:
+    """A method by its name among :data:`METHODS`; one for groups is not fitted yet."""
+    if name in GROUP_METHODS:
+        from importlib import import_module
+
+        module, attribute = GROUP_METHODS[name].split(':')
+        return getattr(import_module(module), attribute)()
+    method, options = ('haca3', {'detail': 'decoder'}) if name == DECODER else (name, {})
+    if method == 'haca3' and 'transfer' in models:
+        options['transfer'] = make_method('transfer', models)
+    folder = models.get(method)
+    return get_method(method, Path(folder) if folder else None, **options)
+
+
+class Remembering(Method):
+    """A method that gives its last result again for the same scan and profile.
+
+    HACA3 ends in the transfer: beside the method ``transfer`` nothing is computed twice.
+    """
+
+    def __init__(self, method: Method):
+        self.method, self.name = method, method.name
+        self._last: tuple = (None, None, None)
+
+    def harmonize(self, session: Sequence[Scan], target: Style) -> list[Harmonized]:
+        """As the method does."""
+        same = [scan for scan in session if scan.contrast == target.contrast]
+        scan, asked = (same[0], (target.profile, target.scans == 1)) if len(same) == 1 else (0, 0)
+        if scan and self._last[0] is scan and self._last[1] == asked:
+            return self._last[2]
+        results = self.method.harmonize(session, target)
+        self._last = (scan or None, asked, results)
+        return results
+
+    def _encode_target(self, scans: Sequence[Scan], name: str) -> Style:
+        return self.method._encode_target(scans, name)
+
+
+class Compared:
+    """Methods on a preprocessed dataset.
+
+    Parameters
+    ----------
+    data : Preprocessed
+        The dataset.
+    names : sequence of str
+        Methods to compare.
+    models : mapping of str to str
+        Model folders by method, the packaged ones where not given.
+    one_person : bool
+        A style is one other person's scan, instead of all.
+    """
+
+    def __init__(
+        self,
+        data: Preprocessed,
+        names: Sequence[str],
+        models: Mapping[str, str],
+        one_person: bool = False,
+    ):
+        self.data, self.names, self.one_person = data, tuple(names), one_person
+        self.methods = {name: make_method(name, models) for name in names}
+        if 'transfer' in self.methods and 'haca3' in self.methods:
+            shared = Remembering(self.methods['transfer'])
+            self.methods['transfer'] = self.methods['haca3']._transfer = shared
+        self.styles = lru_cache(maxsize=32)(self._styles)
+        self.fitted = lru_cache(maxsize=4)(self._fitted)
+
+    def harmonize(
+        self, name: str, session: Sequence[Scan], scan: Scan, subject: str, target: str
+    ) -> Harmonized:
+        """Harmonize one scan of a session to the site of a target session.
+
+        Methods with networks of several contrasts get all scans of the session, as the
+        application gives them; the others the scan.
+
+        Raises
+        ------
+        HarmonyError, ValueError
+            Where the method refuses the scan, the target or its group.
+        """
+        style = self.styles(scan.contrast, subject, target)[name]
+        if isinstance(style, Exception):
+            raise style
+        group = name in GROUP_METHODS
+        method = self.fitted(name, scan.contrast, subject) if group else self.methods[name]
+        scans = session if name in ('haca3', DECODER) else [scan]
+        results = [r for r in method.harmonize(scans, style) if r.source == scan.name]
+        if len(results) != 1:
+            raise ScanError(f'{name} gave {len(results)} results for {scan.name}')
+        return results[0]
+
+    def forget(self) -> None:
+        """Let go of what was computed of a session."""
+        for method in self.methods.values():
+            if hasattr(method, 'forget'):
+                method.forget()
+            if isinstance(method, Remembering):
+                method._last = (None, None, None)
+
+    def target_scans(self, contrast: str, subject: str, target: str) -> list[Scan]:
+        """Scans of the other people at a target, preprocessed."""
+        people = sorted({source.subject for source in self.data.inputs})
+        others = others_than(subject, people, self.one_person)
+        found = {s.subject: s for s in self._inputs(contrast) if s.session == target}
+        return [self.data.load(found[other]) for other in others if other in found]
+
+    def _styles(self, contrast: str, subject: str, target: str) -> dict[str, Style | Exception]:
+        scans = self.target_scans(contrast, subject, target)
+        if not scans:
+            raise ScanError(f'nobody but sub-{subject} has a {contrast} scan at {target}')
+        styles: dict[str, Style | Exception] = {}
+        for name, method in self.methods.items():
+            try:
+                styles[name] = method.encode_target(scans, target)
+            except (HarmonyError, ValueError) as error:
+                styles[name] = error
+        self.forget()
+        return styles
+
+    def _fitted(self, name: str, contrast: str, subject: str) -> Method:
+        method = make_method(name, {})
+        method.fit([self.data.load(s) for s in self._inputs(contrast) if s.subject != subject])
+        return method
+
+    def _inputs(self, contrast: str) -> list[ScanInput]:
+        return [source for source in self.data.inputs if source.contrast == contrast]
