@@ -37,6 +37,7 @@ from harmony_app.bids.atomic import write_text
 from harmony_app.bids.filters import Selection
 from harmony_app.errors import HarmonyError, OptionError
 from harmony_app.evaluation.segmentation_network import STEPS
+from harmony_app.methods.base import CONTRASTS
 from harmony_app.workflows.records import Record
 
 logger = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ def compare(options: argparse.Namespace) -> str:
     unknown = sorted(set(options.methods) - set(METHODS))
     if unknown:
         raise OptionError(f'unknown method {", ".join(unknown)}: choose of {", ".join(METHODS)}')
+    if strange := sorted(set(options.segment) - set(CONTRASTS)):
+        raise OptionError(f'--segment {", ".join(strange)}: choose of {", ".join(CONTRASTS)}')
     models = find_models(options.model)
     out.mkdir(parents=True, exist_ok=True)
     bids = options.bids or study.make(out)

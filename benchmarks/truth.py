@@ -43,8 +43,8 @@ def map_of(bids: Path, scan: ScanInput, name: str, contrast: str | None = None) 
 class TrueAnatomy:
     """The true brain, tissues and lesions of a scan.
 
-    The phantom writes tissue maps with the first contrast of a session only; the position of
-    the head in both scans, which it tells, brings them to the others.
+    Where the phantom wrote tissue maps with another contrast of the session only, the position
+    of the head in both scans, which it tells, brings them to this one.
 
     Parameters
     ----------
