@@ -34,7 +34,8 @@ SUMMARY = {
     'question': 'Table of the report that the row belongs to; p values are corrected within it',
     **_WHAT,
     **{name: f'{text}; mean' for name, text in _FOUR.items()},
-    'gap_closed': 'Share of the way from before to the ceiling; below 0 is farther away',
+    'gap_closed': 'Share of the way from before to the ceiling; below 0 is farther away, n/a where '
+    'the ceiling is no better than before',
     'low': 'Lower end of the 95 % bootstrap interval of the mean change for the better',
     'high': 'Its upper end',
     'p': "Wilcoxon's signed-rank test of before and after, two-sided",

@@ -52,16 +52,19 @@ def weights_of(models: Mapping[str, str]) -> dict[str, str]:
     return sums
 
 
-def make_method(name: str, models: Mapping[str, str]) -> Method:
-    """A method by its name among :data:`METHODS`; one for groups is not fitted yet."""
+def make_method(name: str, models: Mapping[str, str], transfer: Method | None = None) -> Method:
+    """A method by its name among :data:`METHODS`; one for groups is not fitted yet.
+
+    ``transfer`` is the last stage of HACA3, the one of the models by default.
+    """
     if name in GROUP_METHODS:
         from importlib import import_module
 
         module, attribute = GROUP_METHODS[name].split(':')
         return getattr(import_module(module), attribute)()
     method, options = ('haca3', {'detail': 'decoder'}) if name == DECODER else (name, {})
-    if method == 'haca3' and 'transfer' in models:
-        options['transfer'] = make_method('transfer', models)
+    if method == 'haca3' and (transfer or 'transfer' in models):
+        options['transfer'] = transfer or make_method('transfer', models)
     folder = models.get(method)
     return get_method(method, Path(folder) if folder else None, **options)
 
@@ -79,12 +82,17 @@ class Remembering(Method):
     def harmonize(self, session: Sequence[Scan], target: Style) -> list[Harmonized]:
         """As the method does."""
         same = [scan for scan in session if scan.contrast == target.contrast]
-        scan, asked = (same[0], (target.profile, target.scans == 1)) if len(same) == 1 else (0, 0)
-        if scan and self._last[0] is scan and self._last[1] == asked:
-            return self._last[2]
-        results = self.method.harmonize(session, target)
-        self._last = (scan or None, asked, results)
-        return results
+        if len(same) != 1:
+            return self.method.harmonize(session, target)
+        scan, asked = self._last[:2]
+        if scan is not same[0] or asked != (target.profile, target.scans == 1):
+            results = self.method.harmonize(same, target)
+            self._last = same[0], (target.profile, target.scans == 1), results
+        return self._last[2]
+
+    def forget(self) -> None:
+        """Let go of the last result."""
+        self._last = (None, None, None)
 
     def _encode_target(self, scans: Sequence[Scan], name: str) -> Style:
         return self.method._encode_target(scans, name)
@@ -113,10 +121,12 @@ class Compared:
         one_person: bool = False,
     ):
         self.data, self.names, self.one_person = data, tuple(names), one_person
-        self.methods = {name: make_method(name, models) for name in names}
-        if 'transfer' in self.methods and 'haca3' in self.methods:
-            shared = Remembering(self.methods['transfer'])
-            self.methods['transfer'] = self.methods['haca3']._transfer = shared
+        both = 'transfer' in names and 'haca3' in names
+        shared = Remembering(make_method('transfer', models)) if both else None
+        self.methods: dict[str, Method] = {
+            name: shared if shared and name == 'transfer' else make_method(name, models, shared)
+            for name in names
+        }
         self.styles = lru_cache(maxsize=32)(self._styles)
         self.fitted = lru_cache(maxsize=4)(self._fitted)
 
@@ -149,8 +159,6 @@ class Compared:
         for method in self.methods.values():
             if hasattr(method, 'forget'):
                 method.forget()
-            if isinstance(method, Remembering):
-                method._last = (None, None, None)
 
     def target_scans(self, contrast: str, subject: str, target: str) -> list[Scan]:
         """Scans of the other people at a target, preprocessed."""

@@ -28,10 +28,10 @@ def summarize(rows: pd.DataFrame, falling: Sequence[str] = (), seed: int = 0) ->
     -------
     DataFrame
         By contrast, grid, metric and method: the four means; ``gap_closed`` of the means of the
-        pairs that have a ceiling; ``low`` and ``high``, the 95 % interval of the mean change for
-        the better; ``p`` of Wilcoxon's signed-rank test (all absent where there is one pair);
-        ``p_holm``, corrected for the tests of the table but those of ``none``; ``pairs``, and
-        the share that became better.
+        pairs that have a ceiling, absent where it is no better than before; ``low`` and
+        ``high``, the 95 % interval of the mean change for the better; ``p`` of Wilcoxon's
+        signed-rank test (all absent where there is one pair); ``p_holm``, corrected for the
+        tests of the table but those of ``none``; ``pairs``, and the share that became better.
     """
     rows = rows.reindex(columns=[*dict.fromkeys([*rows.columns, 'ceiling', 'limit'])])
     table = []
@@ -44,7 +44,7 @@ def summarize(rows: pd.DataFrame, falling: Sequence[str] = (), seed: int = 0) ->
             dict(zip(KEYS, key, strict=True))
             | {name: _mean(group[name]) for name in ('before', 'after', 'ceiling', 'limit')}
             | {
-                'gap_closed': _gap(group),
+                'gap_closed': _gap(group, sign),
                 'low': interval.low if interval else None,
                 'high': interval.high if interval else None,
                 'p': paired_wilcoxon(here, there).p_value if several else None,
@@ -82,11 +82,11 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     for name in ('before', 'after', 'ceiling', 'limit'):
         if table[name].notna().any():
             shown[name] = table[name]
-    shown['gap closed'] = [
-        'n/a' if pd.isna(g) else 'below' if g < 0 else f'{100 * g:.0f} %' for g in table.gap_closed
-    ]
-    if (shown['gap closed'] == 'n/a').all():
-        del shown['gap closed']
+    if table.ceiling.notna().any():
+        shown['gap closed'] = [
+            _percent(gap, ceiling)
+            for gap, ceiling in zip(table.gap_closed, table.ceiling, strict=True)
+        ]
     shown['change for the better (95 %)'] = [
         'n/a' if pd.isna(low) else f'{_cell(low, 3)} to {_cell(high, 3)}'
         for low, high in zip(table.low, table.high, strict=True)
@@ -103,12 +103,19 @@ def _mean(values: pd.Series) -> float | None:
     return float(values.mean()) if values.notna().any() else None
 
 
-def _gap(group: pd.DataFrame) -> float | None:
+def _gap(group: pd.DataFrame, sign: float) -> float | None:
+    """Share of the gap closed; None without a ceiling, or with one that is no better."""
     known = group[group.ceiling.notna()]
-    if known.empty:
+    before, after, ceiling = (known[name].mean() for name in ('before', 'after', 'ceiling'))
+    if known.empty or sign * (ceiling - before) <= 0:
         return None
-    gap = gap_closed(known.before.mean(), known.after.mean(), known.ceiling.mean())
-    return gap if np.isfinite(gap) else None
+    return gap_closed(before, after, ceiling)
+
+
+def _percent(gap: float | None, ceiling: float | None) -> str:
+    if gap is None or np.isnan(gap):
+        return 'n/a' if ceiling is None or np.isnan(ceiling) else 'no gap'
+    return 'below' if gap < 0 else f'{100 * gap + 0:.0f} %'
 
 
 def _cell(value: object, digits: int) -> str:

@@ -1,13 +1,17 @@
 """A session under every method, on scans that need no preprocessing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from benchmarks import gathering, sessions
+from benchmarks.compared import Remembering
 from benchmarks.report import PAIRS, SITE, answer
 from benchmarks.tables import summarize
 from harmony_app.errors import ScanError
+from harmony_app.methods.classical.unchanged import Unchanged
 from harmony_app.workflows.records import Record
 
 
@@ -132,3 +136,25 @@ def test_pictures_are_kept_of_the_first_sessions(study):
     ]
     assert shown[0] == {'before', 'none', 'nyul', 'truth', 'limit'}
     assert [bool(names) for names in shown] == [True, True] + [False] * 7
+
+
+def test_the_last_stage_of_haca3_is_not_computed_twice(study):
+    _, place = study()
+    scan = place.data.load(place.data.inputs[0])
+    style = replace(Unchanged().encode_target([scan], 'a'), scans=3)
+    calls = []
+
+    class Method(Unchanged):
+        def harmonize(self, session, target):
+            calls.append(target)
+            return super().harmonize(session, target)
+
+    shared = Remembering(Method())
+    first = shared.harmonize([scan], style)
+    assert shared.harmonize([scan], replace(style, theta=(1.0,))) is first
+    assert len(calls) == 1
+    shared.harmonize([scan], replace(style, scans=2))
+    assert len(calls) == 1
+    shared.harmonize([scan], replace(style, scans=1))
+    shared.harmonize([replace(scan)], replace(style, scans=1))
+    assert len(calls) == 3

@@ -35,6 +35,14 @@ def test_the_gap_is_that_of_the_pairs_with_a_ceiling():
     assert table.after[0] == pytest.approx(0.4)
 
 
+def test_a_ceiling_that_is_no_better_leaves_no_gap():
+    found = pd.DataFrame(rows('nyul', [-0.1, -0.2], ceiling=0.4))
+    assert summarize(found).gap_closed.isna().all()
+    assert 'no gap' in to_markdown(readable(summarize(found)))
+    # the same numbers as an error
+    assert summarize(found, ('ssim',)).gap_closed[0] == pytest.approx(1.5)
+
+
 def test_p_values_are_corrected_for_the_methods_but_none():
     changes = np.linspace(0.01, 0.02, 6)
     found = [
