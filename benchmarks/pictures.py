@@ -16,7 +16,7 @@ def draw_contrast(
     methods: Sequence[str],
     most: int,
 ) -> Path | None:
-    """Draw the first pairs of a contrast, all images of a row in one intensity window.
+    """Draw the first pairs of a contrast, all images of a row in the window of its truth.
 
     Parameters
     ----------
@@ -48,4 +48,4 @@ def draw_contrast(
             empty = np.zeros_like(found[BEFORE])
             images = [slice_volume(found.get(name, empty)) for name in titles]
             rows.append((f'sub-{subject} {session} to {target}', images))
-    return mosaic(path, rows[:most], titles) if rows else None
+    return mosaic(path, rows[:most], titles, reference='truth') if rows else None

@@ -134,6 +134,7 @@ def mosaic(
     titles: Sequence[str],
     plane: str = 'axial',
     position: Sequence[float] | None = None,
+    reference: str | None = None,
 ) -> Path:
     """Draw one slice of many volumes: a row for each scan, a column for each version of it.
 
@@ -149,12 +150,17 @@ def mosaic(
         ``axial``, ``coronal`` or ``sagittal``.
     position : sequence of 3 float, optional
         Millimetres that the slices pass through; by default the middle of each row's head.
+    reference : str, optional
+        Title of the column whose intensities set the window of its row; by default the brightest.
 
     Raises
     ------
     ValueError
-        Where a row has not one volume for each title, or volumes of several grids.
+        Where a row has not one volume for each title, or volumes of several grids, or no title
+        is that of the reference.
     """
+    if reference is not None and reference not in titles:
+        raise ValueError(f'no column {reference} to set the window by: {", ".join(titles)}')
     if any(len(volumes) != len(titles) for _, volumes in rows) or not rows:
         raise ValueError('every row of a mosaic has one volume for each title')
     if any(v.shape != volumes[0].shape for _, volumes in rows for v in volumes):
@@ -172,7 +178,8 @@ def mosaic(
     )  # fmt: skip
     for row, ((label, volumes), box) in enumerate(zip(rows, boxes, strict=True)):
         # Fat is far brighter than brain, and not what is looked at.
-        shown = (volume.data[box] for volume in volumes)
+        bright = volumes if reference is None else [volumes[titles.index(reference)]]
+        shown = (volume.data[box] for volume in bright)
         window = shared_window(*(data[data > FOREGROUND] for data in shown), percentile=98)
         if position is None:
             place = centre(volumes[0].data > FOREGROUND)

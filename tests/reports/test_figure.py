@@ -163,6 +163,16 @@ def test_mosaic_has_one_window_for_each_row(tmp_path, windows):
     assert c[1][1] == pytest.approx(3 * a[1][1])
 
 
+def test_a_column_can_set_the_window(tmp_path, windows):
+    before = make_volume()
+    rows = [('site A', [before, before.with_data(before.data * 3)])]
+    mosaic(tmp_path / 'mosaic.png', rows, ['truth', 'after'], reference='truth')
+    assert windows[0] == windows[1]
+    assert windows[0][1][1] <= before.data.max()
+    with pytest.raises(ValueError, match='no column other'):
+        mosaic(tmp_path / 'mosaic.png', rows, ['truth', 'after'], reference='other')
+
+
 @pytest.mark.parametrize('plane', PLANES)
 def test_mosaic_shows_any_plane(tmp_path, plane):
     volume = make_volume(zooms=(1.0, 1.0, 3.0))
