@@ -116,10 +116,18 @@ def answer(rows: pd.DataFrame, questions: Sequence[Question], seed: int) -> pd.D
     for question in questions:
         own = rows[rows.metric.isin(question.metrics)] if len(rows) else rows
         if len(own):
-            table = summarize(own, FALLING, seed)
+            table = _in_order(summarize(own, FALLING, seed), question.metrics)
             table.insert(0, 'question', question.title)
             tables.append(table)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _in_order(table: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Methods below each other, for each contrast, grid and metric."""
+    places = [list(dict.fromkeys(table[key])) for key in ('contrast', 'grid')]
+    keys = zip(table.contrast, table.grid, table.metric, strict=True)
+    order = [(places[0].index(c), places[1].index(g), metrics.index(m)) for c, g, m in keys]
+    return table.iloc[sorted(range(len(table)), key=order.__getitem__)]
 
 
 def write_page(

@@ -11,6 +11,7 @@ from benchmarks.compared import Remembering
 from benchmarks.report import PAIRS, SITE, answer
 from benchmarks.tables import summarize
 from harmony_app.errors import ScanError
+from harmony_app.imaging.profile import TISSUES
 from harmony_app.methods.classical.unchanged import Unchanged
 from harmony_app.workflows.records import Record
 
@@ -118,6 +119,10 @@ def test_rows_at_the_site_answer_their_questions(study):
     assert set(dice.source) == {'b', 'c'}
     table = answer(rows, SITE, 0)
     assert {'Segmentation: Dice', 'Volumes over sites'} <= set(table.question)
+    own = table[table.question == 'Segmentation: Dice']
+    assert list(zip(own.metric, own.method, strict=True)) == [
+        (f'dice_{tissue}', method) for tissue in TISSUES for method in ('none', 'nyul')
+    ]
     cv = table[(table.metric == 'volume_cv_GM') & (table.method == 'nyul')].iloc[0]
     assert cv.after < 0.05 * cv.before
     assert answer(rows, PAIRS, 0).empty
