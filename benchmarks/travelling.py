@@ -93,10 +93,18 @@ def compare(options: argparse.Namespace) -> str:
     permutations = QUICK_PERMUTATIONS if options.quick else PERMUTATIONS
     weights = weights_of(models)
     open_parts(setup.parts, _stamp(setup, data, weights, permutations))
-    return _tables(out, setup, data, permutations, options.workers)
+    alone = options.workers if options.quick else min(options.workers, 1)
+    return _tables(out, setup, data, permutations, options.workers, alone)
 
 
-def _tables(out: Path, setup: Setup, data: Preprocessed, permutations: int, workers: int) -> str:
+def _tables(
+    out: Path,
+    setup: Setup,
+    data: Preprocessed,
+    permutations: int,
+    workers: int,
+    cost_workers: int,
+) -> str:
     """Measure all units, write all tables, and give the report."""
 
     def run(kind, units, work) -> Iterator[dict]:
@@ -141,11 +149,9 @@ def _tables(out: Path, setup: Setup, data: Preprocessed, permutations: int, work
     )
     volumes = sites.volume_table(measured, notes)
     told = _classified(out, run, features, permutations, setup.seed, notes)
-    # one at a time: what runs beside a method slows it
-    measured_alone = [(method, setup.contrasts[0]) for method in setup.methods]
-    costs = list(
-        run_parts(setup.parts, 'cost', measured_alone, partial(method_cost, setup), min(workers, 1))
-    )
+    # one at a time but in a quick look: what runs beside a method slows it
+    priced = [(method, setup.contrasts[0]) for method in setup.methods]
+    costs = list(run_parts(setup.parts, 'cost', priced, partial(method_cost, setup), cost_workers))
     notes += [cost['note'] for cost in costs if 'note' in cost]
     notes = list(dict.fromkeys(notes))
     found = {
@@ -162,7 +168,7 @@ def _tables(out: Path, setup: Setup, data: Preprocessed, permutations: int, work
     for contrast in setup.contrasts:
         draw_contrast(out / f'{contrast}.png', arrays, contrast, setup.methods, SHOWN)
     text = report.write_page(
-        _intro(setup, data, permutations),
+        _intro(setup, data, permutations, cost_workers),
         written['table'],
         written['volumes'],
         written['sites'],
@@ -192,7 +198,7 @@ def classify_file(path: Path, permutations: int, seed: int, job: tuple[str, str,
     return sites.classify(columns.read_rows(path), job, permutations, seed)
 
 
-def _intro(setup: Setup, data: Preprocessed, permutations: int) -> list[str]:
+def _intro(setup: Setup, data: Preprocessed, permutations: int, cost_workers: int) -> list[str]:
     people = len({source.subject for source in data.inputs})
     sessions = sorted({source.session for source in data.inputs})
     style = "one other person's scan" if setup.one_person else "all other people's scans"
@@ -208,7 +214,7 @@ def _intro(setup: Setup, data: Preprocessed, permutations: int) -> list[str]:
         'and the intervals are narrower than new people would make them.',
         f'Reference site of the second part: {setup.reference}. Tissues of {segmented} are '
         f'segmented; networks are trained for {setup.steps} steps; sites are shuffled '
-        f'{permutations} times.',
+        f'{permutations} times; costs are measured {max(1, cost_workers)} at a time.',
     ]
 
 

@@ -19,7 +19,7 @@ def tables(study, monkeypatch):
     def make(folder='parts'):
         setup, place = study(folder=folder)
         out = setup.parts.parent
-        travelling._tables(out, setup, place.data, 0, 0)
+        travelling._tables(out, setup, place.data, 0, 0, 0)
         return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
     return make
