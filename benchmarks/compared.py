@@ -70,29 +70,31 @@ def make_method(name: str, models: Mapping[str, str], transfer: Method | None = 
 
 
 class Remembering(Method):
-    """A method that gives its last result again for the same scan and profile.
+    """A method that gives its last results again for the same scans and profile.
 
-    HACA3 ends in the transfer: beside the method ``transfer`` nothing is computed twice.
+    HACA3 ends in the transfer: beside the method ``transfer`` nothing is computed twice. The
+    order of the scans of other contrasts does not count.
     """
 
     def __init__(self, method: Method):
         self.method, self.name = method, method.name
-        self._last: tuple = (None, None, None)
+        self.forget()
 
     def harmonize(self, session: Sequence[Scan], target: Style) -> list[Harmonized]:
         """As the method does."""
-        same = [scan for scan in session if scan.contrast == target.contrast]
-        if len(same) != 1:
-            return self.method.harmonize(session, target)
-        scan, asked = self._last[:2]
-        if scan is not same[0] or asked != (target.profile, target.scans == 1):
-            results = self.method.harmonize(same, target)
-            self._last = same[0], (target.profile, target.scans == 1), results
-        return self._last[2]
+        same = [id(scan) for scan in session if scan.contrast == target.contrast]
+        asked = same, {id(scan) for scan in session}, target.profile, target.scans == 1
+        if self._asked != asked:
+            self._results = self.method.harmonize(session, target)
+            # the scans are kept, so that no other one can be taken for them
+            self._asked, self._session = asked, list(session)
+        return self._results
 
     def forget(self) -> None:
-        """Let go of the last result."""
-        self._last = (None, None, None)
+        """Let go of the last results."""
+        self._asked: tuple | None = None
+        self._session: list[Scan] = []
+        self._results: list[Harmonized] = []
 
     def _encode_target(self, scans: Sequence[Scan], name: str) -> Style:
         return self.method._encode_target(scans, name)
@@ -135,8 +137,7 @@ class Compared:
     ) -> Harmonized:
         """Harmonize one scan of a session to the site of a target session.
 
-        Methods with networks of several contrasts get all scans of the session, as the
-        application gives them; the others the scan.
+        Every method gets all scans of the session, as the application gives them.
 
         Raises
         ------
@@ -148,8 +149,7 @@ class Compared:
             raise style
         group = name in GROUP_METHODS
         method = self.fitted(name, scan.contrast, subject) if group else self.methods[name]
-        scans = session if name in ('haca3', DECODER) else [scan]
-        results = [r for r in method.harmonize(scans, style) if r.source == scan.name]
+        results = [r for r in method.harmonize(session, style) if r.source == scan.name]
         if len(results) != 1:
             raise ScanError(f'{name} gave {len(results)} results for {scan.name}')
         return results[0]

@@ -6,7 +6,7 @@ holds the scans and the loaded method; what a library brings when it is first us
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.compared import DECODER, Compared, make_method
+from benchmarks.compared import Compared, make_method
 from benchmarks.preprocessed import Preprocessed
 from benchmarks.sessions import Setup, workplace
 from harmony_app.evaluation.cost import measure_cost
@@ -40,7 +40,7 @@ def _cost(place, setup: Setup, name: str, contrast: str) -> dict:
     data: Preprocessed = place.data
     source = next(s for s in data.inputs if s.contrast == contrast)
     sources = [s for s in data.inputs if (s.subject, s.session) == (source.subject, source.session)]
-    scans = [data.load(s) for s in sources if name in ('haca3', DECODER) or s is source]
+    scans = [data.load(s) for s in sources]
     others = [s for s in place.sessions if s != source.session] or place.sessions
     method, style = _ready(data, setup.models, name, contrast, source.subject, others[0])
     networks = networks_of(method)
