@@ -90,7 +90,9 @@ def compare(options: argparse.Namespace) -> str:
         seed=study.seed,
         shown=SHOWN,
     )
-    permutations = QUICK_PERMUTATIONS if options.quick else PERMUTATIONS
+    permutations = options.permutations
+    if permutations is None:
+        permutations = QUICK_PERMUTATIONS if options.quick else PERMUTATIONS
     weights = weights_of(models)
     open_parts(setup.parts, _stamp(setup, data, weights, permutations))
     alone = options.workers if options.quick else min(options.workers, 1)
@@ -276,6 +278,12 @@ def _parser() -> argparse.ArgumentParser:
         default=['T1w'],
         metavar='CONTRAST',
         help='contrasts whose tissues are segmented (T1w)',
+    )
+    parser.add_argument(
+        '--permutations',
+        type=int,
+        metavar='N',
+        help=f'shuffles of the sites for a p-value ({PERMUTATIONS})',
     )
     parser.add_argument('--quick', action='store_true', help='two people, two sites, one contrast')
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1)
