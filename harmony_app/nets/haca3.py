@@ -123,7 +123,8 @@ class Haca3Nets(nn.Module):
         logits = self.logits(images, mask)
         if generator is None:
             return one_hot(logits.argmax(dim=1), logits.shape[1], logits.dtype) * mask
-        return sample_anatomy(logits, mask, generator, temperature)
+        uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
+        return sample_anatomy(logits, mask, uniform, temperature)
 
     def logits(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Logits of the levels of the anatomy, shape (B, L, H, W)."""
@@ -162,7 +163,7 @@ class Haca3Nets(nn.Module):
 
 
 def sample_anatomy(
-    logits: torch.Tensor, mask: torch.Tensor, generator: torch.Generator, temperature: float = 1.0
+    logits: torch.Tensor, mask: torch.Tensor, uniform: torch.Tensor, temperature: float = 1.0
 ) -> torch.Tensor:
     """One-hot maps drawn by the Gumbel trick; the gradient goes straight through.
 
@@ -170,12 +171,11 @@ def sample_anatomy(
     ----------
     logits : Tensor, shape (B, L, H, W)
     mask : Tensor, shape (B, 1, H, W)
-    generator : torch.Generator
-        On the device of the logits.
+    uniform : Tensor, shape (B, L, H, W)
+        Random numbers of 0 to 1: the noise.
     temperature : float
         Of the softmax whose gradient is taken.
     """
-    uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
     noise = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
     soft = torch.softmax((logits + noise) / temperature, dim=1)
     # as arg max, which is slow over channels; ties have no chance under the noise

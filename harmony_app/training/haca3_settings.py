@@ -2,10 +2,24 @@
 
 from dataclasses import dataclass
 
+from harmony_app.training.base import LoopSettings
+
+LOOP = LoopSettings(
+    minutes=60.0,
+    batch=4,
+    rate=1.5e-3,
+    warm_steps=100,
+    plateau=0.33,
+    average=0.99,
+    validation_steps=250,
+    checkpoint_minutes=5.0,
+)
+"""What the loop is told unless asked otherwise."""
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What a training is told.
+    """Widths, crops and weights of the losses.
 
     Parameters
     ----------
@@ -39,19 +53,10 @@ class Settings:
         Chance that one of the two sources is left out of the attention.
     inter_every : int
         Steps between two with a cycle between sites.
-    checkpoint_minutes : float
-        Time between checkpoints.
     """
 
     variant: str = 'compact'
-    batch: int = 4
     size: int = 128
-    minutes: float = 60.0
-    steps: int = 0
-    seed: int = 1
-    rate: float = 1.5e-3
-    decay: float = 1e-4
-    average: float = 0.99
     reconstruction: float = 10.0
     edges: float = 0.5
     kl: float = 0.003
@@ -63,5 +68,4 @@ class Settings:
     warm: float = 0.3
     tissue_until: float = 0.8
     dropout: float = 0.35
-    inter_every: int = 6
-    checkpoint_minutes: float = 5.0
+    inter_every: int = 12

@@ -12,12 +12,13 @@ from torch.nn import functional
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.nets.haca3 import Haca3Nets
 from harmony_app.training.heads import VALIDATION, load_heads
-from harmony_app.training.slices import Batch, SliceSampler
+from harmony_app.training.slice_batch import Batch
+from harmony_app.training.slices import SliceSampler
 
 
 @torch.no_grad()
 def reconstruct(nets: Haca3Nets, batch: Batch) -> tuple[torch.Tensor, ...]:
-    """Decode a batch as in use: arg max anatomy, mean theta, both sources present.
+    """Decode a batch as in use: arg max anatomy, mean theta, every source that there is.
 
     Returns
     -------
@@ -35,8 +36,7 @@ def reconstruct(nets: Haca3Nets, batch: Batch) -> tuple[torch.Tensor, ...]:
     sources = torch.cat([nets.theta(images, masks)[0], eta], dim=1)
     theta = nets.theta(batch.style, batch.style_mask)[0]
     target = torch.cat([theta, nets.eta(batch.style, batch.style_mask)], dim=1)
-    present = torch.ones((count, 2), dtype=torch.bool, device=images.device)
-    weights = nets.attention(target, sources.unflatten(0, (count, 2)), present)
+    weights = nets.attention(target, sources.unflatten(0, (count, 2)), batch.present)
     fused, union = nets.fuse(levels, weights, batch.source_masks[:, :, None])
     return nets.decode(fused, union, theta), union, weights, eta.unflatten(0, (count, 2))
 
@@ -123,10 +123,24 @@ def structural_similarity(
     return (ssim * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1)
 
 
-def save_examples(nets: Haca3Nets, batch: Batch, path: Path) -> None:
-    """Picture of a batch: both sources, their anatomy, theta slice, result, truth; one column each."""
-    from matplotlib.image import imsave
+def draw_checks(source: object, batches: int, batch: int, device: str = 'cpu') -> list[Batch]:
+    """Examples for validation, the same each time."""
+    return [
+        Batch.join([source.draw(np.random.default_rng([9000, i, j])) for j in range(batch)]).to(
+            device
+        )
+        for i in range(batches)
+    ]
 
+
+def example_picture(nets: Haca3Nets, batch: Batch) -> np.ndarray:
+    """Picture of a batch: both sources, their anatomy, theta slice, result, truth; one column each.
+
+    Returns
+    -------
+    ndarray, shape (7 H, B W)
+        1 is twice the white matter.
+    """
     result, _, _, _ = reconstruct(nets, batch)
     rows = [batch.sources[:, 0], batch.sources[:, 1]]
     for i in range(2):
@@ -134,9 +148,8 @@ def save_examples(nets: Haca3Nets, batch: Batch, path: Path) -> None:
         levels = nets.labels(batch.sources[:, i : i + 1], mask).float() + 1
         rows.append(levels * mask[:, 0] * 2 / (nets.config.levels + 1))
     rows += [batch.style[:, 0], result[:, 0], batch.target[:, 0]]
-    picture = torch.cat([torch.cat(list(row), dim=1) for row in rows]).cpu().numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    imsave(path, np.clip(picture, 0, 2), cmap='gray', vmin=0, vmax=2)
+    picture = torch.cat([torch.cat(list(row), dim=1) for row in rows]).float().cpu().numpy()
+    return np.clip(picture / 2, 0, 1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -148,14 +161,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--size', type=int, default=160, help='edge of the slices')
     parser.add_argument('--picture', type=Path, help='PNG of the first draws')
     options = parser.parse_args(arguments)
+    from matplotlib.image import imsave
+
     from harmony_app.methods.haca3 import Haca3
 
     nets = Haca3.load(options.model).nets
     heads = load_heads(options.heads, VALIDATION)
-    sampler = SliceSampler(heads, np.random.default_rng(9000), options.size, artifacts=False)
-    batches = [sampler.draw(8) for _ in range(max(1, options.slices // 8))]
+    sampler = SliceSampler(heads, options.size, artifacts=False)
+    batches = draw_checks(sampler, max(1, options.slices // 8), 8)
     if options.picture:
-        save_examples(nets, batches[0], options.picture)
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
+        imsave(options.picture, example_picture(nets, batches[0]), cmap='gray', vmin=0, vmax=1)
     metrics = {name: round(value, 4) for name, value in validate(nets, batches).items()}
     print(json.dumps(metrics, indent=2))  # noqa: T201
 

@@ -9,27 +9,31 @@ from harmony_app.errors import InputError
 from harmony_app.methods.haca3 import Haca3
 from harmony_app.nets.fusion import FusionNet
 from harmony_app.nets.haca3 import VARIANTS, Haca3Nets
+from harmony_app.training.checkpoint import load_averaged, read_facts
 
 
-def read_averaged(checkpoint: Path) -> tuple[Haca3Nets, dict]:
-    """Averaged networks of a checkpoint, and its progress.
+def read_averaged(path: Path) -> tuple[Haca3Nets, dict]:
+    """Averaged networks of a checkpoint or of the best weights, and what is said of them.
+
+    Returns
+    -------
+    nets : Haca3Nets
+        In evaluation mode.
+    facts : dict
+        ``progress``, ``loop`` and ``training`` of :class:`harmony_app.training.loop.Loop`.
 
     Raises
     ------
     InputError
         Where it is absent or no checkpoint of HACA3.
     """
-    header, tensors = _read(checkpoint)
-    start = 'averaged.'
+    facts = read_facts(path)
     try:
-        progress = json.loads(header['progress'])
-        nets = Haca3Nets(VARIANTS[progress['settings']['variant']])
-        nets.load_state_dict(
-            {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
-        )
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f'{checkpoint} is no checkpoint of HACA3') from error
-    return nets.eval(), progress
+        nets = Haca3Nets(VARIANTS[facts['training']['variant']])
+    except (KeyError, TypeError) as error:
+        raise InputError(f'{path} is no checkpoint of HACA3') from error
+    load_averaged(path, nets)
+    return nets.eval(), facts
 
 
 def read_fusion(path: Path, width: int) -> tuple[FusionNet, dict]:
@@ -56,24 +60,24 @@ def _read(path: Path) -> tuple[dict, dict]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line: pack averaged weights, fusion weights and a card into a model folder."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('checkpoint', type=Path, help='of harmony_app.training.haca3')
+    parser.add_argument('checkpoint', type=Path, help='checkpoint or best weights')
     parser.add_argument('out', type=Path, help='model folder')
     parser.add_argument('--fusion', type=Path, help='weights of harmony_app.training.fusion')
     parser.add_argument('--card', type=Path, help='JSON whose fields go into model.json')
     options = parser.parse_args(arguments)
-    nets, progress = read_averaged(options.checkpoint)
+    nets, facts = read_averaged(options.checkpoint)
     card = json.loads(options.card.read_text(encoding='utf-8')) if options.card else {}
     training = card.setdefault('training', {})
     training |= {
-        'steps': progress['step'],
-        'minutes': round(progress['seconds'] / 60, 1),
-        'seed': progress['settings']['seed'],
-        'settings': progress['settings'],
+        'steps': facts['progress']['step'],
+        'minutes': round(facts['progress']['seconds'] / 60, 1),
+        'seed': facts['loop']['seed'],
+        'settings': facts['loop'] | facts['training'],
     }
     fusion = None
     if options.fusion:
-        fusion, facts = read_fusion(options.fusion, nets.config.fusion_width)
-        training['fusion'] = facts
+        fusion, measured = read_fusion(options.fusion, nets.config.fusion_width)
+        training['fusion'] = measured
     Haca3(nets, fusion, card).save(options.out)
 
 

@@ -1,13 +1,19 @@
-"""Losses of HACA3."""
+"""Losses of HACA3.
+
+Means over pixels or patches are over those of the joint batch, also where several processes
+share it (:mod:`harmony_app.training.distributed`).
+"""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from harmony_app.training.distributed import mean_over_ranks, neighbours
+
 
 def masked_l1(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference inside a mask, all (B, 1, H, W)."""
-    return ((image - target).abs() * mask).sum() / mask.sum().clamp_min(1.0)
+    return ((image - target).abs() * mask).sum() / mean_over_ranks(mask.sum()).clamp_min(1.0)
 
 
 def edge_l1(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -30,7 +36,7 @@ def soft_cross_entropy(
 ) -> torch.Tensor:
     """Cross entropy of logits (B, L, H, W) against fractions of the same shape in a mask."""
     entropy = -(functional.log_softmax(logits, dim=1) * fractions).sum(1, keepdim=True)
-    return (entropy * mask).sum() / mask.sum().clamp_min(1.0)
+    return (entropy * mask).sum() / mean_over_ranks(mask.sum()).clamp_min(1.0)
 
 
 class Patchifier(nn.Module):
@@ -79,18 +85,20 @@ def patch_contrast(
     temperature : float
         Of the similarities.
     """
-    batch, count, _ = query.shape
-    similar = torch.einsum('bnf,bnf->bn', query, positive) / temperature
-    with_images = torch.einsum('bnf,bmnf->bnm', query, images) / temperature
-    other = torch.einsum('bnf,bkf->bnk', query, positive.detach()) / temperature
-    same_place = torch.eye(count, dtype=torch.bool, device=query.device)
-    hidden = same_place[None] | ~inside[:, None, :].expand(batch, count, count)
-    negatives = torch.cat([with_images, other.masked_fill(hidden, -torch.inf)], dim=2)
-    number = torch.isfinite(negatives).sum(2).clamp_min(1).to(query.dtype)
-    # log of the mean of exp over the negatives
-    average = torch.logsumexp(negatives, dim=2) - number.log()
-    losses = functional.softplus(average - similar)
-    return (losses * inside).sum() / inside.sum().clamp_min(1)
+    # sums of exponentials need the digits that a product in bfloat16 loses
+    with torch.autocast(query.device.type, enabled=False):
+        batch, count, _ = query.shape
+        similar = torch.einsum('bnf,bnf->bn', query, positive) / temperature
+        with_images = torch.einsum('bnf,bmnf->bnm', query, images) / temperature
+        other = torch.einsum('bnf,bkf->bnk', query, positive.detach()) / temperature
+        same_place = torch.eye(count, dtype=torch.bool, device=query.device)
+        hidden = same_place[None] | ~inside[:, None, :].expand(batch, count, count)
+        negatives = torch.cat([with_images, other.masked_fill(hidden, -torch.inf)], dim=2)
+        number = torch.isfinite(negatives).sum(2).clamp_min(1).to(query.dtype)
+        # log of the mean of exp over the negatives
+        average = torch.logsumexp(negatives, dim=2) - number.log()
+        losses = functional.softplus(average - similar)
+        return (losses * inside).sum() / mean_over_ranks(inside.sum().float()).clamp_min(1)
 
 
 def severity_loss(
@@ -105,7 +113,7 @@ def severity_loss(
     severity : Tensor, shape (B, 2)
         Of ``mild`` and ``severe``, 0 to 1, rising.
     """
-    other = clean.roll(1, dims=0)
+    other = neighbours(clean)
     near = (clean - other).norm(dim=1)
     far_mild = (clean - mild).norm(dim=1)
     far_severe = (clean - severe).norm(dim=1)

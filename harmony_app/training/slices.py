@@ -7,7 +7,7 @@ learned here still sees the style of a real scan.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -25,65 +25,12 @@ from harmony_app.training.randomize import (
     random_monotone_map,
     random_protocol,
 )
+from harmony_app.training.slice_batch import ANATOMY, LEVELS, Batch
 
 _WM, _GM, _LESION = (TISSUES.index(name) for name in ('wm', 'gm', 'lesion'))
 _BRAIN = [TISSUES.index(name) for name in BRAIN_TISSUES]
-ANATOMY = (
-    ('bone', 'vessel'),
-    ('csf', 'vitreous'),
-    ('gm', 'deep_gm'),
-    ('wm',),
-    ('lesion', 'marrow', 'fat', 'muscle', 'skin', 'mucosa'),
-)
-"""Tissues by level of the anatomy; air goes with the first. Where it lies tells a lesion from fat."""
-
-LEVELS = ('gm', 'deep_gm', 'csf', 'lesion', 'vessel', 'marrow', 'fat', 'muscle')
-"""Tissues whose intensities, white matter at 1, say what a contrast looks like."""
-
 _LEVELS = [TISSUES.index(name) for name in LEVELS]
 _OUTSIDE = [i for i, name in enumerate(TISSUES) if name not in (*BRAIN_TISSUES, 'csf')]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Draws for one step, all float32 and (B, 1, H, W) unless said.
-
-    Parameters
-    ----------
-    sources, source_masks : Tensor, shape (B, 2, H, W)
-        Two contrasts of one slice as scanned, and what each shows of it.
-    target : Tensor
-        The same slice at the target's protocol, noise-free.
-    anatomy : Tensor, shape (B, 5, H, W)
-        Fraction of each level of :data:`ANATOMY` in the slice; sums to 1.
-    style, style_mask : Tensor
-        Another slice at the target's protocol, as scanned.
-    clean, mild, severe : Tensor
-        The style slice with hardly any noise, and with one artifact at two severities.
-    severity : Tensor, shape (B, 2)
-        Of ``mild`` and ``severe``.
-    levels : Tensor, shape (B, 3, 8)
-        Intensity of :data:`LEVELS` in both sources and in the target, bright ones compressed.
-    contrasts : Tensor, shape (B, 3), int64
-        Index of the contrasts of both sources and of the target in ``CONTRASTS``.
-    """
-
-    sources: torch.Tensor
-    source_masks: torch.Tensor
-    target: torch.Tensor
-    anatomy: torch.Tensor
-    style: torch.Tensor
-    style_mask: torch.Tensor
-    clean: torch.Tensor
-    mild: torch.Tensor
-    severe: torch.Tensor
-    severity: torch.Tensor
-    levels: torch.Tensor
-    contrasts: torch.Tensor
-
-    def to(self, device: str) -> 'Batch':
-        """The batch on a device."""
-        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -134,14 +81,12 @@ def draw_looks(contrasts: Sequence[str], rng: np.random.Generator) -> list[Look]
 
 
 class SliceSampler:
-    """Draws batches of slices from heads.
+    """Draws slices from heads.
 
     Parameters
     ----------
     heads : sequence of Head
         Read where needed; memory-mapped heads stay on disk.
-    rng : numpy.random.Generator
-        Draws everything; its state is the state of the sampler.
     size : int
         Height and width of the crops; a multiple of 16.
     artifacts : bool
@@ -151,26 +96,29 @@ class SliceSampler:
     def __init__(
         self,
         heads: Sequence[Head],
-        rng: np.random.Generator,
         size: int = 128,
         artifacts: bool = True,
     ):
         self.heads = list(heads)
-        self.rng = rng
         self.size = size
         self.artifacts = artifacts
         self._inside = [_foreground_points(head) for head in self.heads]
 
-    def draw(self, batch: int) -> Batch:
-        """Draw a batch."""
-        samples = [self._sample() for _ in range(batch)]
-        stacked = {
-            name: torch.from_numpy(np.stack([sample[name] for sample in samples]))
-            for name in samples[0]
-        }
-        return Batch(**stacked)
+    def draw(self, rng: np.random.Generator) -> Batch:
+        """Draw a batch of one example."""
+        return Batch.of(_Draw(self, rng).sample())
 
-    def _sample(self) -> dict[str, np.ndarray]:
+
+class _Draw:
+    """One example: what is drawn comes from one generator."""
+
+    def __init__(self, sampler: SliceSampler, rng: np.random.Generator):
+        self.heads, self.size, self.artifacts = sampler.heads, sampler.size, sampler.artifacts
+        self.inside = sampler._inside
+        self.rng = rng
+
+    def sample(self) -> dict[str, np.ndarray]:
+        """Fields of the batch by name."""
         rng = self.rng
         person = int(rng.integers(len(self.heads)))
         stripped = rng.random() < 0.25
@@ -225,12 +173,15 @@ class SliceSampler:
             'severity': severity,
             'levels': np.stack([look.levels() for look in (*looks, target)]),
             'contrasts': np.array([CONTRASTS.index(c) for c in (first, second, wanted)]),
+            'present': np.ones(2, bool),
+            'known': np.float32(1),
+            'seeds': rng.integers(2**62),
         }
 
     def _slice(self, person: int) -> tuple[torch.Tensor, np.ndarray]:
         """Fractions (K, size, size) and brain mask of a random, mildly deformed crop."""
         rng, size = self.rng, self.size
-        head, points = self.heads[person], self._inside[person]
+        head, points = self.heads[person], self.inside[person]
         centre = points[int(rng.integers(len(points)))]
         axis = int(rng.integers(3))
         window = size + size // 4

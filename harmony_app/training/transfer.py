@@ -4,13 +4,10 @@
 """
 
 import argparse
-import copy
-import csv
 import logging
 import math
-import signal as signals
-import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +21,22 @@ from harmony_app.methods.model_folder import read_metadata
 from harmony_app.methods.transfer import Transfer
 from harmony_app.methods.transfer_features import CONDITION
 from harmony_app.nets.bilateral import TransferConfig, TransferNetwork, sample_grid, slice_grid
-from harmony_app.training.checkpoint import load_checkpoint, save_checkpoint
+from harmony_app.training import distributed
+from harmony_app.training.base import LoopSettings, Training
+from harmony_app.training.checkpoint import load_averaged, read_facts
 from harmony_app.training.heads import VALIDATION, load_heads
+from harmony_app.training.loop import BEST, CHECKPOINT, Loop
+from harmony_app.training.options import add_loop_options, loop_settings
 from harmony_app.training.subjects import draw_pool, plain_subject
 from harmony_app.training.transfer_draws import Example, RealScan, TransferDraws
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = 'checkpoint.safetensors'
+LOOP = LoopSettings()
+"""What the loop is told unless asked otherwise."""
 
-AVERAGE = 0.998
-"""Decay of the moving average of the weights."""
+CHECKS = 24
+"""Examples of the validation."""
 
 
 def example_loss(
@@ -80,121 +82,96 @@ def validate(
     return float(np.mean(before)), float(np.mean(after))
 
 
-def train(
-    heads: Path,
-    out: Path,
-    minutes: float,
-    seed: int = 1,
-    *,
-    real: Sequence[RealScan] = (),
-    subjects_per_head: int = 10,
-    batch: int = 2,
-    rate: float = 1e-3,
-    device: str = 'cpu',
-    config: TransferConfig | None = None,
-    steps: int | None = None,
-    begin_from: Path | None = None,
-) -> TransferNetwork:
-    """Train for a time, going on from a checkpoint in ``out`` where there is one.
+class TransferTraining(Training):
+    """The transfer network and its loss.
 
     Parameters
     ----------
-    heads : Path
-        Folder of :mod:`harmony_app.training.heads`.
-    out : Path
-        Checkpoint, ``log.csv``.
-    minutes : float
-        Of training in all, earlier runs counted in; the learning rate falls to zero by then.
+    source : object
+        ``draw(rng)`` gives an :class:`~harmony_app.training.transfer_draws.Example`.
+    check : object, optional
+        The same of held-out people; without it nothing is validated.
+    device : str
+        Of the network.
     seed : int
-        Of the pool, the initial weights and every draw; step n draws the same whether or not
-        the training was interrupted.
-    real : sequence of RealScan
-        Real scans for self-supervised examples.
-    steps : int, optional
-        Ends, and lets the learning rate fall, by steps instead of minutes: exactly repeatable.
+        Of the initial weights.
+    config : TransferConfig, optional
+        Widths.
     begin_from : Path, optional
-        Model folder whose weights a fresh training starts from.
-
-    Returns
-    -------
-    TransferNetwork
-        Moving average of the weights.
+        Model folder to start from.
     """
-    torch.manual_seed(seed)
-    if begin_from is None:
-        network = TransferNetwork(config or TransferConfig(condition=CONDITION)).to(device)
-    else:
-        network = Transfer.load(begin_from, device).network.train()
-    average = copy.deepcopy(network).requires_grad_(False)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
-    modules = {'network': network, 'average': average}
-    state = {'step': 0, 'seconds': 0.0}
-    # every draw comes of its step's own seed; the generator only fills the checkpoint's form
-    generator = torch.Generator().manual_seed(seed)
-    if (out / CHECKPOINT).exists():
-        state = load_checkpoint(out / CHECKPOINT, modules, optimizer, generator)
-    draws = TransferDraws(draw_pool(load_heads(heads), subjects_per_head, seed), real)
-    judges = TransferDraws([plain_subject(head) for head in load_heads(heads, VALIDATION)])
-    fixed = np.random.default_rng(20)
-    examples = [judges.draw(fixed) for _ in range(24)]
-    out.mkdir(parents=True, exist_ok=True)
-    stopped = []
-    previous = signals.signal(signals.SIGTERM, lambda *_: stopped.append(True))
-    began, saved, losses = time.monotonic(), time.monotonic(), []
 
-    def save(state):
-        seconds = state['seconds'] + time.monotonic() - began
-        progress = state | {'seconds': seconds, 'seed': seed}
-        save_checkpoint(out / CHECKPOINT, modules, optimizer, generator, progress)
+    terms = ('loss',)
+    score = 'psnr_after_db'
 
+    def __init__(
+        self,
+        source: object,
+        check: object | None = None,
+        device: str = 'cpu',
+        seed: int = 1,
+        config: TransferConfig | None = None,
+        begin_from: Path | None = None,
+    ):
+        self.source, self.device = source, device
+        self._check, self._checks = check, None
+        if begin_from is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                network = TransferNetwork(config or TransferConfig(condition=CONDITION))
+            self.network = network.to(device)
+        else:
+            self.network = Transfer.load(begin_from, device).network
+        self.helpers = {}
+
+    collate = staticmethod(list)
+
+    def describe(self) -> dict:
+        """Widths, for JSON."""
+        return asdict(self.network.config)
+
+    def losses(self, batch: Sequence[Example], step: int, done: float) -> dict[str, torch.Tensor]:
+        """Mean loss of the examples."""
+        found = [example_loss(self.network, example, self.device)[0] for example in batch]
+        return {'loss': torch.stack(found).mean()}
+
+    def validate(self, network: TransferNetwork) -> dict[str, float]:
+        """PSNR in dB inside the brain, before and after."""
+        if self._check is None:
+            return {}
+        if self._checks is None:
+            self._checks = [
+                self._check.draw(np.random.default_rng([9000, i])) for i in range(CHECKS)
+            ]
+        before, after = validate(network, self._checks, self.device)
+        return {'psnr_before_db': before, 'psnr_after_db': after}
+
+
+def phantom_sources(
+    heads: Path, subjects_per_head: int, seed: int, real: Sequence[RealScan] = ()
+) -> tuple[TransferDraws, TransferDraws | None]:
+    """Draws of subjects of the heads of a folder, and of its validation heads if it has any."""
+    held_out = [name for name in VALIDATION if (heads / f'{name}_maps.npy').exists()]
+    check = None
+    if held_out:
+        check = TransferDraws([plain_subject(head) for head in load_heads(heads, held_out)])
+    return TransferDraws(draw_pool(load_heads(heads), subjects_per_head, seed), real), check
+
+
+def read_trained(out: Path) -> tuple[TransferNetwork, dict]:
+    """Best network of a training, or the average of its checkpoint, and what is said of it."""
+    path = out / BEST if (out / BEST).exists() else out / CHECKPOINT
+    facts = read_facts(path)
     try:
-        while not stopped:
-            seconds = state['seconds'] + time.monotonic() - began
-            share = state['step'] / steps if steps else seconds / (60 * minutes)
-            if share >= 1:
-                break
-            for group in optimizer.param_groups:
-                warm = min(1.0, (state['step'] + 1) / 50)
-                group['lr'] = rate * warm * 0.5 * (1 + math.cos(math.pi * share))
-            rng = np.random.default_rng([seed, state['step']])
-            optimizer.zero_grad(set_to_none=True)
-            for _ in range(batch):
-                loss, _ = example_loss(network, draws.draw(rng), device)
-                (loss / batch).backward()
-                losses.append(float(loss.detach()))
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            state['step'] += 1
-            decay = min(AVERAGE, state['step'] / (state['step'] + 10))
-            with torch.no_grad():
-                for kept, new in zip(average.parameters(), network.parameters(), strict=True):
-                    kept.lerp_(new, 1 - decay)
-            if state['step'] % 100 == 0:
-                before, after = validate(average, examples, device)
-                _log(out, state['step'], seconds, float(np.mean(losses)), before, after)
-                losses = []
-            if time.monotonic() - saved > 240:
-                save(state)
-                saved = time.monotonic()
-    finally:
-        signals.signal(signals.SIGTERM, previous)
-        save(state)
-    return average
-
-
-def _log(out: Path, step: int, seconds: float, loss: float, before: float, after: float) -> None:
-    path = out / 'log.csv'
-    new = not path.exists()
-    with path.open('a', newline='') as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(['step', 'seconds', 'loss', 'psnr_before_db', 'psnr_after_db'])
-        writer.writerow([step, round(seconds), round(loss, 5), round(before, 2), round(after, 2)])
-    logger.info('step %d %.0f s loss %.4f psnr %.2f -> %.2f dB', step, seconds, loss, before, after)
+        network = TransferNetwork(TransferConfig(**facts['training']))
+    except (KeyError, TypeError) as error:
+        raise InputError(f'{path} is no checkpoint of the transfer network') from error
+    load_averaged(path, network)
+    return network, facts
 
 
 def pack(out: Path, folder: Path, trained: dict) -> None:
-    """Write the moving average of a checkpoint as a model folder.
+    """Write the best network of a training as a model folder.
 
     Parameters
     ----------
@@ -205,16 +182,8 @@ def pack(out: Path, folder: Path, trained: dict) -> None:
     trained : dict
         What it was trained on, for ``model.json``; steps, minutes and seed are added.
     """
-    network = TransferNetwork(TransferConfig(condition=CONDITION))
-    average = copy.deepcopy(network)
-    optimizer = torch.optim.AdamW(network.parameters())
-    state = load_checkpoint(
-        out / CHECKPOINT,
-        {'network': network, 'average': average},
-        optimizer,
-        torch.Generator(),
-    )
-    rows = list(csv.DictReader((out / 'log.csv').open(newline='')))
+    network, facts = read_trained(out)
+    metrics = facts['progress']['metrics']
     metadata = {
         'version': __version__,
         'licence': 'Apache-2.0',
@@ -223,19 +192,19 @@ def pack(out: Path, folder: Path, trained: dict) -> None:
         'normalization': 'white-matter peak at 1',
         'training': trained
         | {
-            'steps': state['step'],
-            'minutes': round(state['seconds'] / 60, 1),
-            'seed': state['seed'],
-            'optimizer': 'AdamW, rate 1e-3, cosine to zero, moving average 0.998',
+            'steps': facts['progress']['step'],
+            'minutes': round(facts['progress']['seconds'] / 60, 1),
+            'seed': facts['loop']['seed'],
+            'settings': facts['loop'],
             'loss': 'L1 over the range of the truth, brain weighted 3; grid smoothness 0.02',
         },
         'metrics': {
-            'validation': 'PSNR in dB inside the brain, random sites, heads 11 and 12',
-            'before': float(rows[-1]['psnr_before_db']),
-            'after': float(rows[-1]['psnr_after_db']),
+            'validation': 'PSNR in dB inside the brain, random sites, held-out heads',
+            'before': metrics.get('psnr_before_db'),
+            'after': metrics.get('psnr_after_db'),
         },
     }
-    Transfer(average, metadata).save(folder)
+    Transfer(network, metadata).save(folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -243,29 +212,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--heads', type=Path, required=True, help='folder of the heads')
     parser.add_argument('--out', type=Path, required=True, help='checkpoint and log')
-    parser.add_argument('--minutes', type=float, default=30)
-    parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--real', type=Path, help='folder of preprocessed real scans')
     parser.add_argument('--subjects-per-head', type=int, default=10)
     parser.add_argument('--begin-from', type=Path, help='model folder to start from')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--pack', type=Path, help='model folder to write at the end')
+    add_loop_options(parser, LOOP)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     real = load_real(options.real) if options.real else []
     if real:
         credits_of(options.real)  # better before the training than after it
-    train(
-        options.heads,
-        options.out,
-        options.minutes,
-        options.seed,
-        real=real,
-        subjects_per_head=options.subjects_per_head,
-        device=options.device,
-        begin_from=options.begin_from,
-    )
-    if options.pack:
+    ranks = distributed.start(options.device)
+    device = ranks.device(options.device)
+    source, check = phantom_sources(options.heads, options.subjects_per_head, options.seed, real)
+    training = TransferTraining(source, check, device, options.seed, begin_from=options.begin_from)
+    loop = Loop(training, loop_settings(options, LOOP), options.out, device, ranks)
+    loop.resume()
+    loop.run()
+    distributed.finish()
+    if options.pack and ranks.first:
         heads = [head.name for head in load_heads(options.heads)]
         trained = {
             'heads': heads,

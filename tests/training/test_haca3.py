@@ -1,8 +1,5 @@
 """The training of HACA3: draws, losses, and that an interruption leaves no trace."""
 
-import csv
-import os
-import signal
 from dataclasses import replace
 
 import numpy as np
@@ -13,20 +10,36 @@ from harmony_app.errors import InputError
 from harmony_app.methods.haca3 import Haca3
 from harmony_app.training import losses
 from harmony_app.training.artifacts2d import KINDS, corrupt
-from harmony_app.training.haca3 import CHECKPOINT, LOG, Haca3Training, Settings, main, train
-from harmony_app.training.haca3_validation import reconstruct, structural_similarity, validate
-from harmony_app.training.slices import ANATOMY, SliceSampler
+from harmony_app.training.base import LoopSettings
+from harmony_app.training.checkpoint import save_checkpoint
+from harmony_app.training.haca3 import Haca3Training, Noise, main
+from harmony_app.training.haca3_settings import Settings
+from harmony_app.training.haca3_validation import (
+    draw_checks,
+    example_picture,
+    reconstruct,
+    structural_similarity,
+    validate,
+)
+from harmony_app.training.loop import CHECKPOINT, Loop
+from harmony_app.training.slice_batch import ANATOMY, Batch
+from harmony_app.training.slices import SliceSampler
 
 
-def sampler(head, seed=0, size=32, **options):
-    return SliceSampler([head, head], np.random.default_rng(seed), size, **options)
+def sampler(head, size=32, **options):
+    return SliceSampler([head, head], size, **options)
 
 
-SMALL = Settings(batch=2, size=32, steps=4, warm=0.5, inter_every=2)
+def draw(source, count, seed=0):
+    return Batch.join([source.draw(np.random.default_rng([seed, i])) for i in range(count)])
+
+
+SMALL = Settings(size=32, warm=0.5, inter_every=2)
+SHORT = LoopSettings(batch=2, steps=4, log_steps=2, validation_steps=2)
 
 
 def test_draws_are_in_range_and_repeat_with_the_seed(head):
-    one, other = sampler(head).draw(6), sampler(head).draw(6)
+    one, other = draw(sampler(head), 6), draw(sampler(head), 6)
     for name in vars(one):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
         assert torch.isfinite(getattr(one, name).float()).all()
@@ -40,7 +53,7 @@ def test_draws_are_in_range_and_repeat_with_the_seed(head):
 
 
 def test_white_matter_is_at_one_in_every_target(head):
-    batch = sampler(head, 3).draw(24)
+    batch = draw(sampler(head), 24, seed=3)
     white = (batch.anatomy[:, 3] > 0.97) & (batch.target[:, 0] > 0)
     medians = [
         t[w].median() for t, w in zip(batch.target[:, 0], white, strict=True) if w.sum() > 30
@@ -79,8 +92,8 @@ def test_corruption_refuses_what_it_does_not_know():
 def test_every_loss_reaches_the_networks_that_it_is_for(head):
     """A term without gradient trains nothing, however it falls."""
     training = Haca3Training(SMALL, sampler(head))
-    training.step = 2  # past the warm part: anatomy learns from the reconstruction too
-    terms = training.compute_losses(training.sampler.draw(2))
+    # past the warm part: anatomy learns from the reconstruction too
+    terms = training.compute_terms(draw(sampler(head), 2), step=2, done=0.6)
     reached = {
         'reconstruction': ('beta', 'theta', 'attention', 'decoder', 'lookup'),
         'kl': ('theta',),
@@ -92,10 +105,10 @@ def test_every_loss_reaches_the_networks_that_it_is_for(head):
     }
     assert set(terms) == set(reached)
     for name, parts in reached.items():
-        training.optimizer.zero_grad()
+        training.network.zero_grad()
         terms[name].backward(retain_graph=True)
         for part in parts:
-            gradients = [p.grad for p in getattr(training.nets, part).parameters()]
+            gradients = [p.grad for p in getattr(training.network, part).parameters()]
             total = sum(g.abs().sum() for g in gradients if g is not None)
             assert total > 0, f'{name} does not reach {part}'
 
@@ -132,68 +145,84 @@ def test_severity_loss_is_least_where_eta_is_the_severity():
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(head, tmp_path):
-    whole = Haca3Training(SMALL, sampler(head))
-    train(whole, tmp_path / 'whole')
+    whole = Loop(Haca3Training(SMALL, sampler(head)), SHORT, tmp_path / 'whole')
+    whole.run()
 
-    first = Haca3Training(SMALL, sampler(head))
-    for _ in range(2):
-        first.train_step()
-    first.save(tmp_path / CHECKPOINT)
-    second = Haca3Training(SMALL, sampler(head, seed=99))
-    second.load(tmp_path / CHECKPOINT)
-    assert second.step == 2
-    train(second, tmp_path / 'second')
+    first = Loop(Haca3Training(SMALL, sampler(head)), SHORT, tmp_path / 'parts')
+    batches = iter(first._loader())
+    for step in range(3):
+        first._step(next(batches), step / 4)
+    first.save()
+    second = Loop(Haca3Training(SMALL, sampler(head), seed=7), SHORT, tmp_path / 'parts')
+    assert second.resume()
+    assert second.progress.step == 3
+    second.run()
 
-    assert second.step == whole.step == 4
+    assert second.progress.step == whole.progress.step == 4
     for name, module in whole.modules.items():
         for key, tensor in module.state_dict().items():
             assert torch.equal(tensor, second.modules[name].state_dict()[key]), f'{name}.{key}'
 
 
-def test_sigterm_writes_a_checkpoint_and_stops(head, tmp_path, monkeypatch):
-    training = Haca3Training(Settings(batch=1, size=32, steps=1000), sampler(head))
-    step = training.train_step
-
-    def stepped():
-        terms = step()
-        if training.step == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return terms
-
-    monkeypatch.setattr(training, 'train_step', stepped)
-    before = signal.getsignal(signal.SIGTERM)
-    train(training, tmp_path)
-    assert training.step <= 3
-    assert signal.getsignal(signal.SIGTERM) is before
-    resumed = Haca3Training(Settings(batch=1, size=32, steps=1000), sampler(head))
-    resumed.load(tmp_path / CHECKPOINT)
-    assert resumed.step == training.step
+def test_what_nobody_knows_teaches_nothing(head):
+    """Examples of real scans have no true tissue: nothing of it may reach the networks."""
+    training = Haca3Training(SMALL, sampler(head))
+    batch = draw(sampler(head), 2)
+    unknown = replace(batch, known=torch.zeros(2))
+    nonsense = replace(
+        unknown, anatomy=torch.rand(batch.anatomy.shape), levels=torch.rand(batch.levels.shape)
+    )
+    for step, done in ((1, 0.1), (2, 0.9)):
+        one, other = (training.losses(b, step, done) for b in (unknown, nonsense))
+        assert one['tissue'] == other['tissue'] == 0
+        assert one['levels'] == other['levels'] == 0
+        assert one['loss'] == other['loss']
 
 
-def test_log_holds_every_loss_and_the_speed(head, tmp_path):
-    training = Haca3Training(Settings(batch=1, size=32, steps=20), sampler(head))
-    train(training, tmp_path)
-    with (tmp_path / LOG).open(newline='') as stream:
-        (row,) = csv.DictReader(stream)
-    assert row['step'] == '20'
-    assert float(row['slices_per_second']) > 0
-    assert float(row['reconstruction']) > 0
+def test_an_absent_source_has_no_weight(head):
+    training = Haca3Training(SMALL, sampler(head))
+    batch = draw(sampler(head), 2)
+    alone = replace(batch, present=torch.tensor([[True, False], [True, False]]))
+    sources = alone.sources.clone()
+    sources[:, 1] = torch.rand(sources[:, 1].shape)
+    for seed in range(20):
+        noise = Noise(torch.tensor([seed, seed + 100]), 'cpu')
+        assert torch.equal(training._dropout(alone.present, noise), alone.present)
+    found = reconstruct(training.network, alone)[0]
+    other = reconstruct(training.network, replace(alone, sources=sources))[0]
+    inside = batch.source_masks[:, :1] > 0
+    torch.testing.assert_close(found[inside], other[inside])
+    assert training.compute_terms(alone, 2, 0.9)['anatomy'] == 0
+
+
+def test_noise_of_an_example_does_not_depend_on_its_batch():
+    seeds = torch.tensor([3, 2**61, 5])
+    whole, part = Noise(seeds, 'cpu').normal(4, 2), Noise(seeds[1:2], 'cpu').normal(4, 2)
+    assert torch.equal(whole[1:2], part)
+    assert not torch.equal(whole[0], whole[1])
+
+
+def test_bfloat16_gives_nearly_the_same_loss(head):
+    training, batch = Haca3Training(SMALL, sampler(head)), draw(sampler(head), 2)
+    exact = training.losses(batch, 1, 0.9)
+    with torch.autocast('cpu', torch.bfloat16):
+        rounded = training.losses(batch, 1, 0.9)
+    for name in ('reconstruction', 'anatomy', 'tissue', 'levels'):
+        assert rounded[name].item() == pytest.approx(exact[name].item(), rel=0.1), name
 
 
 def test_a_checkpoint_of_other_networks_is_refused(head, tmp_path):
-    training = Haca3Training(SMALL, sampler(head))
-    (tmp_path / 'broken').write_bytes(b'no tensors here')
+    loop = Loop(Haca3Training(SMALL, sampler(head)), SHORT, tmp_path)
+    assert not loop.resume()
+    (tmp_path / CHECKPOINT).write_bytes(b'no tensors here')
     with pytest.raises(InputError, match='is not a checkpoint'):
-        training.load(tmp_path / 'broken')
-    with pytest.raises(InputError, match='no checkpoint to resume from'):
-        training.load(tmp_path / 'absent')
+        loop.resume()
     other = torch.nn.Linear(2, 2)
-    from harmony_app.training.checkpoint import save_checkpoint
-
-    optimizer = torch.optim.AdamW(other.parameters())
-    save_checkpoint(tmp_path / 'other', {'nets': other}, optimizer, torch.Generator(), {})
+    save_checkpoint(
+        tmp_path / CHECKPOINT, {'network': other}, torch.optim.AdamW(other.parameters()), {}
+    )
     with pytest.raises(InputError, match='of other networks'):
-        training.load(tmp_path / 'other')
+        loop.resume()
 
 
 def test_command_line_refuses_to_overwrite(tmp_path):
@@ -203,14 +232,14 @@ def test_command_line_refuses_to_overwrite(tmp_path):
 
 
 def test_validation_knows_a_perfect_result(head):
-    batch = sampler(head, artifacts=False).draw(4)
+    (batch,) = draw_checks(sampler(head, artifacts=False), 1, 4)
     scale = batch.target.flatten(1).quantile(0.995, dim=1).clamp_min(0.5)
     mask = batch.source_masks[:, :1]
     perfect = structural_similarity(batch.target, batch.target, mask, scale)
     torch.testing.assert_close(perfect, torch.ones(4))
     assert (structural_similarity(batch.sources[:, :1], batch.target, mask, scale) < 0.999).all()
 
-    nets = Haca3Training(SMALL, sampler(head)).nets
+    nets = Haca3Training(SMALL, sampler(head)).network
     metrics = validate(nets, [batch])
     assert 0 <= metrics['order'] <= 1
     assert metrics['l1_all'] > 0
@@ -218,16 +247,19 @@ def test_validation_knows_a_perfect_result(head):
     assert torch.equal(result, reconstruct(nets, batch)[0])
     torch.testing.assert_close(weights.sum(1), torch.ones(4))
     assert (result[union == 0] == 0).all()
+    picture = example_picture(nets, batch)
+    assert picture.shape == (7 * 32, 4 * 32)
+    assert 0 <= picture.min() < picture.max() <= 1
 
 
 def test_a_training_begins_from_a_model_folder(head, tmp_path):
-    first = Haca3Training(SMALL, sampler(head))
-    first.train_step()
-    Haca3(first.nets, None, {}).save(tmp_path / 'model')
-    second = Haca3Training(replace(SMALL, seed=9), sampler(head))
+    first = Haca3Training(SMALL, sampler(head), seed=5)
+    Haca3(first.network, None, {}).save(tmp_path / 'model')
+    second = Haca3Training(SMALL, sampler(head))
     second.begin_from(tmp_path / 'model')
-    for nets in (second.nets, second.averaged):
-        for kept, wanted in zip(nets.parameters(), first.nets.parameters(), strict=True):
+    loop = Loop(second, SHORT, tmp_path)
+    for nets in (second.network, loop.average):
+        for kept, wanted in zip(nets.parameters(), first.network.parameters(), strict=True):
             # packaged weights are halves
             torch.testing.assert_close(kept, wanted, atol=1e-3, rtol=1e-3)
     with pytest.raises(InputError, match='other widths'):

@@ -11,21 +11,22 @@ from harmony_app.errors import InputError
 from harmony_app.methods.haca3 import Haca3
 from harmony_app.nets.fusion import FusionNet
 from harmony_app.training import fusion, haca3_weights
+from harmony_app.training.base import LoopSettings
 from harmony_app.training.fusion import Block, draw_block, fusion_error, train_fusion
-from harmony_app.training.haca3 import CHECKPOINT, Haca3Training, Settings
+from harmony_app.training.haca3 import Haca3Training
+from harmony_app.training.haca3_settings import Settings
+from harmony_app.training.loop import CHECKPOINT, Loop
 from harmony_app.training.slices import SliceSampler
 
 
 @pytest.fixture(scope='module')
 def checkpoint(head, tmp_path_factory):
     """Two steps of a training at the compact widths."""
-    sampler = SliceSampler([head], np.random.default_rng(0), 32)
-    training = Haca3Training(Settings(batch=1, size=32, steps=2, average=0.5), sampler)
-    training.train_step()
-    training.train_step()
-    path = tmp_path_factory.mktemp('run') / CHECKPOINT
-    training.save(path)
-    return path, training
+    training = Haca3Training(Settings(size=32), SliceSampler([head], 32))
+    out = tmp_path_factory.mktemp('run')
+    loop = Loop(training, LoopSettings(batch=1, steps=2, average=0.5), out)
+    loop.run()
+    return out / CHECKPOINT, loop
 
 
 def striped_block(seed):
@@ -55,7 +56,7 @@ def test_training_beats_the_median_on_blocks_it_has_not_seen():
 
 
 def test_blocks_are_decoded_in_three_orientations(head, checkpoint):
-    nets = checkpoint[1].nets.eval()
+    nets = checkpoint[1].training.network.eval()
     block = draw_block(nets, head, np.random.default_rng(1), Compute(), edge=32)
     assert block.decoded.shape == (3, 32, 32, 32)
     assert not block.decoded[:, ~block.mask].any()
@@ -66,7 +67,7 @@ def test_blocks_are_decoded_in_three_orientations(head, checkpoint):
 
 
 def test_packing_keeps_the_averaged_weights_and_tells_the_training(checkpoint, tmp_path):
-    path, training = checkpoint
+    path, loop = checkpoint
     torch.manual_seed(0)
     net = FusionNet(8)
     from safetensors.torch import save_file
@@ -89,7 +90,7 @@ def test_packing_keeps_the_averaged_weights_and_tells_the_training(checkpoint, t
         ]
     )
     model = Haca3.load(tmp_path / 'model')
-    for key, tensor in training.averaged.state_dict().items():
+    for key, tensor in loop.average.state_dict().items():
         assert torch.equal(model.nets.state_dict()[key], tensor.half().float()), key
     assert model.fusion is not None
     told = model.metadata['training']
@@ -102,12 +103,12 @@ def test_packing_keeps_the_averaged_weights_and_tells_the_training(checkpoint, t
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
     (tmp_path / 'x').write_bytes(b'none')
-    with pytest.raises(InputError, match='cannot be read'):
+    with pytest.raises(InputError, match='is not a checkpoint'):
         haca3_weights.read_averaged(tmp_path / 'x')
     from safetensors.torch import save_file
 
     save_file({'a': torch.zeros(1)}, tmp_path / 'y')
-    with pytest.raises(InputError, match='no checkpoint of HACA3'):
+    with pytest.raises(InputError, match='is not a checkpoint'):
         haca3_weights.read_averaged(tmp_path / 'y')
 
 

@@ -1,5 +1,8 @@
 """Training of the transfer network: examples that are right, a loss that falls, exact resume."""
 
+import csv
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +13,20 @@ from harmony_app.methods.transfer import Transfer
 from harmony_app.methods.transfer_features import CONDITION
 from harmony_app.nets.bilateral import TransferConfig, TransferNetwork
 from harmony_app.phantom.tissues import TISSUES
+from harmony_app.training.checkpoint import read_facts
 from harmony_app.training.heads import TEST, VALIDATION, Head, load_heads
+from harmony_app.training.loop import BEST, CHECKPOINT, Loop
 from harmony_app.training.randomize import random_monotone_map, random_protocol, smooth_field
 from harmony_app.training.subjects import draw_pool, plain_subject
-from harmony_app.training.transfer import credits_of, example_loss, train
+from harmony_app.training.transfer import (
+    LOOP,
+    TransferTraining,
+    credits_of,
+    example_loss,
+    main,
+    phantom_sources,
+    read_trained,
+)
 from harmony_app.training.transfer_draws import TransferDraws
 
 SHAPE = (64, 64, 64)
@@ -87,46 +100,63 @@ def test_untrained_loss_is_the_plain_difference(heads):
     assert loss.item() == pytest.approx(plain.item(), rel=1e-4)
 
 
-def test_training_resumes_exactly(heads, tmp_path):
-    config = TransferConfig(condition=CONDITION, width=8)
-    common = {'minutes': 1, 'subjects_per_head': 1, 'batch': 1, 'config': config}
-    whole = train(heads, tmp_path / 'whole', steps=6, **common)
+CONFIG = TransferConfig(condition=CONDITION, width=8)
 
-    class Interrupted(Exception):
-        pass
 
-    import harmony_app.training.transfer as module
+@pytest.fixture
+def few_checks(monkeypatch):
+    """Fewer examples of validation than a real training takes."""
+    monkeypatch.setattr('harmony_app.training.transfer.CHECKS', 2)
 
-    calls = []
-    original = module.example_loss
 
-    def interrupting(*arguments):
-        calls.append(None)
-        if len(calls) == 4:
-            raise Interrupted
-        return original(*arguments)
+def make_training(heads, seed=1, **options):
+    source, check = phantom_sources(heads, 1, 1)
+    return TransferTraining(source, check, seed=seed, config=CONFIG, **options)
 
-    module.example_loss = interrupting
-    try:
-        with pytest.raises(Interrupted):
-            train(heads, tmp_path / 'parts', steps=6, **common)
-    finally:
-        module.example_loss = original
-    parts = train(heads, tmp_path / 'parts', steps=6, **common)
-    for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+
+def test_training_resumes_exactly(heads, tmp_path, few_checks):
+    settings = replace(LOOP, steps=4, batch=1, log_steps=2, validation_steps=2)
+    whole = Loop(make_training(heads), settings, tmp_path / 'whole')
+    whole.run()
+
+    first = Loop(make_training(heads), settings, tmp_path / 'parts')
+    batches = iter(first._loader())
+    for step in range(3):
+        first._step(next(batches), step / 4)
+    first.save()
+    second = Loop(make_training(heads, seed=8), settings, tmp_path / 'parts')
+    assert second.resume()
+    second.run()
+    for one, other in zip(whole.average.parameters(), second.average.parameters(), strict=True):
         assert torch.equal(one, other)
+    tables = [
+        [row[:4] for row in csv.reader((tmp_path / name / 'log.csv').open())]
+        for name in ('whole', 'parts')
+    ]
+    # the time differs, the loss does not
+    assert [row[0::2] + row[3:] for row in tables[0]] == [row[0::2] + row[3:] for row in tables[1]]
+    best, facts = read_trained(tmp_path / 'whole')
+    assert facts['progress']['best_step'] in (2, 4)
+    again = make_training(heads).validate(best)
+    assert again['psnr_after_db'] == pytest.approx(facts['progress']['best'], abs=1e-4)
 
 
 def test_a_training_can_begin_from_a_model(heads, tmp_path):
-    start = train(heads, tmp_path / 'one', 1, steps=1, subjects_per_head=1)
-    with torch.no_grad():
-        next(start.parameters()).add_(0.25)
-    Transfer(start, {}).save(tmp_path / 'model')
-    begun = train(
-        heads, tmp_path / 'two', 1, 9, steps=1, subjects_per_head=1, begin_from=tmp_path / 'model'
-    )
-    for one, other in zip(start.parameters(), begun.parameters(), strict=True):
+    start = make_training(heads, seed=3)
+    Transfer(start.network, {}).save(tmp_path / 'model')
+    begun = TransferTraining(start.source, begin_from=tmp_path / 'model')
+    for one, other in zip(start.network.parameters(), begun.network.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_command_line_trains_and_packs(heads, tmp_path, few_checks):
+    arguments = f'--heads {heads} --out {tmp_path}/run --steps 2 --batch 1 --subjects-per-head 1'
+    main([*arguments.split(), '--pack', str(tmp_path / 'model')])
+    assert (tmp_path / 'run' / CHECKPOINT).exists()
+    assert read_facts(tmp_path / 'run' / BEST)['progress']['step'] == 2
+    model = Transfer.load(tmp_path / 'model')
+    assert model.metadata['training']['steps'] == 2
+    assert model.metadata['metrics']['after'] > 0
 
 
 def test_the_loss_teaches_the_network(heads):

@@ -1,0 +1,80 @@
+"""What a step of HACA3 is given: slices with what is known of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+ANATOMY = (
+    ('bone', 'vessel'),
+    ('csf', 'vitreous'),
+    ('gm', 'deep_gm'),
+    ('wm',),
+    ('lesion', 'marrow', 'fat', 'muscle', 'skin', 'mucosa'),
+)
+"""Tissues by level of the anatomy; air goes with the first. Where it lies tells a lesion from fat."""
+
+LEVELS = ('gm', 'deep_gm', 'csf', 'lesion', 'vessel', 'marrow', 'fat', 'muscle')
+"""Tissues whose intensities, white matter at 1, say what a contrast looks like."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Draws for one step, all float32 and (B, 1, H, W) unless said.
+
+    Parameters
+    ----------
+    sources, source_masks : Tensor, shape (B, 2, H, W)
+        Two contrasts of one slice as scanned, and what each shows of it.
+    target : Tensor
+        The same slice at the target's protocol, noise-free.
+    anatomy : Tensor, shape (B, 5, H, W)
+        Fraction of each level of :data:`ANATOMY` in the slice; sums to 1.
+    style, style_mask : Tensor
+        Another slice at the target's protocol, as scanned.
+    clean, mild, severe : Tensor
+        The style slice with hardly any noise, and with one artifact at two severities.
+    severity : Tensor, shape (B, 2)
+        Of ``mild`` and ``severe``.
+    levels : Tensor, shape (B, 3, 8)
+        Intensity of :data:`LEVELS` in both sources and in the target, bright ones compressed.
+    contrasts : Tensor, shape (B, 3), int64
+        Index of the contrasts of both sources and of the target in ``CONTRASTS``.
+    present : Tensor, shape (B, 2), bool
+        Which sources there are; a source that is absent repeats the other.
+    known : Tensor, shape (B,)
+        1 where ``anatomy`` and ``levels`` are the truth, 0 where nobody knows it.
+    seeds : Tensor, shape (B,), int64
+        Of the noise that the training adds.
+    """
+
+    sources: torch.Tensor
+    source_masks: torch.Tensor
+    target: torch.Tensor
+    anatomy: torch.Tensor
+    style: torch.Tensor
+    style_mask: torch.Tensor
+    clean: torch.Tensor
+    mild: torch.Tensor
+    severe: torch.Tensor
+    severity: torch.Tensor
+    levels: torch.Tensor
+    contrasts: torch.Tensor
+    present: torch.Tensor
+    known: torch.Tensor
+    seeds: torch.Tensor
+
+    @classmethod
+    def of(cls, drawn: Mapping[str, np.ndarray]) -> 'Batch':
+        """Batch of one example, its fields without their first axis."""
+        return cls(**{name: torch.from_numpy(np.asarray(v))[None] for name, v in drawn.items()})
+
+    @classmethod
+    def join(cls, parts: Sequence['Batch']) -> 'Batch':
+        """Batches one after the other."""
+        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+    def to(self, device: str) -> 'Batch':
+        """The batch on a device."""
+        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
