@@ -121,8 +121,7 @@ def test_training_resumes_exactly(heads, tmp_path, few_checks):
 
     first = Loop(make_training(heads), settings, tmp_path / 'parts')
     batches = iter(first._loader())
-    for step in range(3):
-        first._step(next(batches), step / 4)
+    first._step(next(batches), 0)
     first.save()
     second = Loop(make_training(heads, seed=8), settings, tmp_path / 'parts')
     assert second.resume()
