@@ -63,13 +63,19 @@ def run(config: RunConfig) -> ExitCode:
         Where the run cannot begin.
     """
     if config.analysis_level == 'group':
-        _say('\n'.join(run_group(config)))
+        if lines := run_group(config):
+            _say('\n'.join(lines))
         return ExitCode.SUCCESS
     return run_participants(config)
 
 
 def run_group(config: RunConfig) -> list[str]:
-    """Gather or evaluate the results of the participant level; says what came of it."""
+    """Do what ``--task`` says with the results of the participant level; says what came of it."""
+    if config.task in ('train', 'adapt', 'styles'):
+        from harmony_app.workflows import model_making
+
+        prepare_environment(config)
+        return model_making.run_task(config)
     check_input_folder(config.bids_dir)
     if unread := without_effect(config):
         logger.warning(

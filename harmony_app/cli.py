@@ -11,6 +11,9 @@ from pathlib import Path
 
 from harmony_app import __version__
 from harmony_app.bids.filters import read_labels
+from harmony_app.cli_training import add_training_options
+from harmony_app.cli_training import flags as _flags
+from harmony_app.cli_training import positive as _positive
 from harmony_app.config import DEFAULT_SEED, TASKS, RunConfig
 from harmony_app.errors import HarmonyError, OptionError
 from harmony_app.methods.base import CONTRASTS
@@ -73,7 +76,14 @@ def make_parser() -> argparse.ArgumentParser:
         help='participant: harmonize; group: what --task says, with the results of all participants',
     )
     parser.add_argument('--version', action='version', version=f'harmony-app {__version__}')
-    for add in (_add_group, _add_filters, _add_harmonization, _add_performance, _add_other):
+    for add in (
+        _add_group,
+        add_training_options,
+        _add_filters,
+        _add_harmonization,
+        _add_performance,
+        _add_other,
+    ):
         add(parser)
     return parser
 
@@ -117,6 +127,14 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
         work_dir=_absolute(work_dir),
         clean_workdir=arguments.clean_workdir,
         keep_workdir=arguments.keep_workdir,
+        phantom=_absolute(arguments.phantom),
+        site=arguments.site,
+        model_out=_absolute(arguments.model_out),
+        minutes=arguments.minutes,
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        patience=arguments.patience,
+        precision=arguments.precision,
         random_seed=arguments.random_seed,
         sloppy=arguments.sloppy,
         dry_run=arguments.dry_run,
@@ -140,17 +158,6 @@ def parse_memory(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def _flags(name: str) -> list[str]:
-    """An option in both spellings, with hyphens and underscores.
-
-    Examples
-    --------
-    >>> _flags('work-dir')
-    ['--work-dir', '--work_dir']
-    """
-    return list(dict.fromkeys([f'--{name}', f'--{name.replace("-", "_")}']))
-
-
 def _add_group(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('Options for the group level')
     group.add_argument(
@@ -158,8 +165,10 @@ def _add_group(parser: argparse.ArgumentParser) -> None:
         choices=TASKS,
         default=TASKS[0],
         help='report: gather the tables of all participants; evaluate: measure what harmonization '
-        'did to the study, in tables and a page (group.html). Labels, --modalities and '
-        '--bids-filter-file choose among the results; options of harmonization have no effect',
+        'did to the study, in tables and a page (group.html); train: train a model of --method on '
+        'the preprocessed scans or the phantom; adapt: fit a model to --site; styles: keep the '
+        'average style of sites in a model. Labels, --modalities and --bids-filter-file choose '
+        'among the results; options of harmonization have no effect on report and evaluate',
     )
 
 
@@ -362,16 +371,6 @@ def _device(text: str) -> str:
     if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', text):
         raise argparse.ArgumentTypeError(f'{text!r} is none of auto, cpu, cuda, cuda:N')
     return text
-
-
-def _positive(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a positive number')
-    return number
 
 
 def _absolute(path: Path | None) -> Path | None:

@@ -32,7 +32,7 @@ PACKAGES = (
 
 DEFAULT_SEED = 20231
 
-TASKS = ('report', 'evaluate')
+TASKS = ('report', 'evaluate', 'train', 'adapt', 'styles')
 """What the group level can do; the first is the default."""
 
 
@@ -82,6 +82,18 @@ class RunConfig:
         Scratch.
     clean_workdir, keep_workdir, sloppy, dry_run, stop_on_first_crash, overwrite : bool
         As on the command line.
+    phantom : Path or None
+        YAML of the phantom to train on.
+    site : str or None
+        Site to adapt to or to measure; None for every site.
+    model_out : Path or None
+        Model folder to write; None for one in ``models`` of the results.
+    minutes : float or None
+        Budget of a training; None for the default of the method, as for those that follow.
+    steps, batch_size, patience : int or None
+        Budget in steps, examples of a step, validations without a better one.
+    precision : str
+        ``auto``, ``float32`` or ``bfloat16``.
     random_seed : int
         Seed of everything that draws.
     verbose : int
@@ -113,6 +125,14 @@ class RunConfig:
     work_dir: Path = Path('work')
     clean_workdir: bool = False
     keep_workdir: bool = False
+    phantom: Path | None = None
+    site: str | None = None
+    model_out: Path | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    patience: int | None = None
+    precision: str = 'auto'
     random_seed: int = DEFAULT_SEED
     sloppy: bool = False
     dry_run: bool = False

@@ -57,7 +57,7 @@ DESCRIPTIONS = {
 }
 """What each ``desc-`` of the results says."""
 
-BIDSIGNORE = ('*.html', 'group_*', 'figures', 'log', '*_xfm.*', '*_qc.*')
+BIDSIGNORE = ('*.html', 'group_*', 'figures', 'log', 'models', '*_xfm.*', '*_qc.*')
 """Results that BIDS has no name for (no trailing slashes: the validator matches them so)."""
 
 

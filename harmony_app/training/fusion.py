@@ -23,6 +23,7 @@ from harmony_app.nets.fusion import FusionNet
 from harmony_app.nets.haca3 import Haca3Nets
 from harmony_app.training.haca3_weights import read_averaged
 from harmony_app.training.heads import Head, load_heads
+from harmony_app.training.sessions import Session
 from harmony_app.training.slices import draw_looks
 
 WEIGHTS = 'fusion.safetensors'
@@ -75,25 +76,143 @@ def draw_block(
 
     looks = draw_looks([CONTRASTS[i] for i in rng.permutation(4)[:3]], rng)
     wanted = looks[int(rng.integers(3))]
-    anatomies, rows = [], []
+    scans = []
     for look in looks[:2]:
         scan = look.render(fractions)
         scan = ndimage.gaussian_filter(scan, rng.uniform(0.3, 0.7))
         noise = rng.standard_normal((2, *scan.shape), np.float32) / np.float32(look.snr)
-        scan = (np.hypot(scan + noise[0], noise[1]) * mask).astype(np.float32)
-        anatomies.append(encode_anatomy(nets, scan, mask, compute))
-        found = represent(nets, scan, mask, compute, slices=3)
-        rows.append([*found.theta, *found.eta])
+        scans.append((np.hypot(scan + noise[0], noise[1]) * mask).astype(np.float32))
     truth = wanted.render(fractions) * mask
+    return _decoded(nets, scans, truth, mask, compute, blur=0.3)
+
+
+def draw_session_block(
+    nets: Haca3Nets, session: Session, rng: np.random.Generator, compute: Compute, edge: int = 96
+) -> Block:
+    """Decode a cube of a real session to the contrast of one of its scans, which is the truth.
+
+    Parameters
+    ----------
+    nets : Haca3Nets
+        Trained.
+    session : Session
+        From the cache.
+    rng : numpy.random.Generator
+        Draws place and scans.
+    edge : int
+        Of the cube; a multiple of 16.
+
+    Raises
+    ------
+    ValueError
+        Where its scans show nothing together.
+    """
+    scans = [session.scans[i] for i in rng.permutation(len(session.scans))[:3]]
+    points = np.argwhere(np.asarray(session.maps()[0][::8, ::8, ::8]) > 127) * 8
+    if not len(points):
+        raise ValueError(f'{session.name} has no brain')
+    centre = points[int(rng.integers(len(points)))]
+    cube = tuple(
+        slice(start, start + edge)
+        for start in (
+            int(np.clip(c - edge // 2, 0, max(0, n - edge)))
+            for c, n in zip(centre, session.maps().shape[1:], strict=True)
+        )
+    )
+    mask = np.logical_and.reduce([np.asarray(scan.shown()[cube]) > 127 for scan in scans])
+    if not mask.any():
+        raise ValueError(f'the scans of {session.name} show nothing together')
+    images = [np.asarray(scan.data()[cube], np.float32) * mask for scan in scans]
+    return _decoded(nets, images[:2], images[int(rng.integers(len(images)))], mask, compute)
+
+
+def fuse_trained(
+    nets: Haca3Nets,
+    heads: Sequence[Head],
+    sessions: Sequence[Session],
+    *,
+    seed: int,
+    minutes: float,
+    steps: int = 0,
+    blocks: int = 9,
+    device: str = 'cpu',
+    edge: int = 96,
+) -> tuple[FusionNet | None, dict]:
+    """Train a fusion network for trained networks, and judge it on blocks of its own.
+
+    Parameters
+    ----------
+    nets : Haca3Nets
+        Trained.
+    heads, sessions : sequence of Head and of Session
+        Blocks are drawn from both in turn; one may be empty.
+    seed : int
+        Of weights and blocks.
+    minutes, steps : float and int
+        Budget; steps count where they are not 0.
+    blocks : int
+        Cubes that are decoded; a third of them judges.
+
+    Returns
+    -------
+    fusion : FusionNet or None
+        None where it is no better than the median.
+    facts : dict
+        Mean absolute error of the median and of the network on the blocks that judge.
+    """
+    compute, rng = Compute(device), np.random.default_rng(seed)
+    nets = nets.to(device).eval()
+    drawn: list[Block] = []
+    for attempt in range(3 * blocks):
+        if len(drawn) == blocks:
+            break
+        try:
+            if heads and (attempt % 2 == 0 or not sessions):
+                head = heads[int(rng.integers(len(heads)))]
+                drawn.append(draw_block(nets, head, rng, compute, edge))
+            else:
+                session = sessions[int(rng.integers(len(sessions)))]
+                drawn.append(draw_session_block(nets, session, rng, compute, edge))
+        except ValueError:
+            continue
+    if len(drawn) < 2:
+        return None, {}
+    held_out, drawn = drawn[: max(1, len(drawn) // 3)], drawn[max(1, len(drawn) // 3) :]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fusion = FusionNet(nets.config.fusion_width).to(device)
+    taken = train_fusion(fusion, drawn, rng, minutes, compute=compute, steps=steps)
+    before, after = (
+        float(np.mean([fusion_error(net, block, compute) for block in held_out]))
+        for net in (None, fusion)
+    )
+    nets.to('cpu')
+    facts = {'steps': taken, 'l1_median': round(before, 5), 'l1_network': round(after, 5)}
+    return (fusion.to('cpu') if after < before else None), facts
+
+
+def _decoded(
+    nets: Haca3Nets,
+    scans: Sequence[np.ndarray],
+    truth: np.ndarray,
+    mask: np.ndarray,
+    compute: Compute,
+    blur: float = 0.0,
+) -> Block:
+    """Decode scans of a block in three orientations to the style of the truth."""
+    anatomies = [encode_anatomy(nets, scan, mask, compute) for scan in scans]
+    found = [represent(nets, scan, mask, compute, slices=3) for scan in scans]
     style = represent(nets, truth, mask, compute, slices=3)
     with compute.running():
         weights = nets.attention(
             torch.tensor([[*style.theta, *style.eta]], device=compute.device),
-            torch.tensor([rows], device=compute.device),
-            torch.ones((1, 2), dtype=torch.bool, device=compute.device),
+            torch.tensor([[[*f.theta, *f.eta] for f in found]], device=compute.device),
+            torch.ones((1, len(scans)), dtype=torch.bool, device=compute.device),
         )[0].tolist()
-    decoded, _ = decode_volumes(nets, anatomies, [mask, mask], weights, style.theta, compute)
-    return Block(decoded, ndimage.gaussian_filter(truth, 0.3) * mask, mask)
+    decoded, _ = decode_volumes(nets, anatomies, [mask] * len(scans), weights, style.theta, compute)
+    if blur:
+        truth = ndimage.gaussian_filter(truth, blur)
+    return Block(decoded, (truth * mask).astype(np.float32), mask)
 
 
 def fusion_error(fusion: FusionNet | None, block: Block, compute: Compute) -> float:

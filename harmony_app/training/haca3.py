@@ -15,7 +15,7 @@ from harmony_app.training import distributed, losses
 from harmony_app.training.base import Training
 from harmony_app.training.haca3_settings import LOOP, Settings
 from harmony_app.training.haca3_validation import draw_checks, example_picture, validate
-from harmony_app.training.heads import VALIDATION, load_heads
+from harmony_app.training.heads import split_heads
 from harmony_app.training.loop import CHECKPOINT, Loop
 from harmony_app.training.options import add_loop_options, loop_settings
 from harmony_app.training.slice_batch import LEVELS, Batch
@@ -240,13 +240,6 @@ class Noise:
         return torch.stack([draw(shape, generator=g, device=self.device) for g in self.generators])
 
 
-def phantom_sources(heads: Path, size: int) -> tuple[SliceSampler, SliceSampler | None]:
-    """Draws of the heads of a folder, and of its validation heads if it has any."""
-    held_out = [name for name in VALIDATION if (heads / f'{name}_maps.npy').exists()]
-    check = SliceSampler(load_heads(heads, held_out), size, artifacts=False) if held_out else None
-    return SliceSampler(load_heads(heads), size), check
-
-
 def check_size(size: int) -> None:
     """Refuse crops that the U-Nets cannot halve."""
     if size < 16 or size % 16:
@@ -278,7 +271,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings(variant=options.variant, size=options.size, **warm)
     ranks = distributed.start(options.device)
     device = ranks.device(options.device)
-    source, check = phantom_sources(options.heads, options.size)
+    heads, held_out = split_heads(options.heads, options.seed)
+    source = SliceSampler(heads, options.size)
+    check = SliceSampler(held_out, options.size, artifacts=False) if held_out else None
     training = Haca3Training(settings, source, check, device, options.seed)
     if options.begin_from:
         training.begin_from(options.begin_from)

@@ -194,6 +194,29 @@ def load_heads(folder: Path, names: Sequence[str] | None = None) -> list[Head]:
     return heads
 
 
+def split_heads(folder: Path, seed: int = 1) -> tuple[list[Head], list[Head]]:
+    """Heads to learn from, and heads to choose models by.
+
+    The latter are those of :data:`VALIDATION`; where the folder has none of them, one head of
+    three or more.
+
+    Parameters
+    ----------
+    folder : Path
+        Written by :func:`build_heads`.
+    seed : int
+        Chooses that one head.
+    """
+    heads = load_heads(folder)
+    known = [name for name in VALIDATION if (Path(folder) / f'{name}_maps.npy').exists()]
+    if known:
+        return heads, load_heads(folder, known)
+    if len(heads) < 3:
+        return heads, []
+    chosen = int(np.random.default_rng(seed).integers(len(heads)))
+    return heads[:chosen] + heads[chosen + 1 :], [heads[chosen]]
+
+
 def _stem(path: Path) -> str:
     return path.name.removesuffix('.gz').removesuffix('.nii')
 

@@ -8,17 +8,16 @@ learned here still sees the style of a real scan.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
 from scipy import ndimage
-from torch.nn import functional
 
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.phantom.sequences import signal
 from harmony_app.phantom.tissues import BRAIN_TISSUES, TISSUES, tissue_properties, vary_properties
 from harmony_app.training.artifacts2d import KINDS, corrupt
+from harmony_app.training.crops import CropDraw, foreground_points
 from harmony_app.training.heads import Head
 from harmony_app.training.randomize import (
     random_class_factors,
@@ -102,20 +101,21 @@ class SliceSampler:
         self.heads = list(heads)
         self.size = size
         self.artifacts = artifacts
-        self._inside = [_foreground_points(head) for head in self.heads]
+        self._inside = [
+            foreground_points(head.name, head.maps[0], head.fractions) for head in self.heads
+        ]
 
     def draw(self, rng: np.random.Generator) -> Batch:
         """Draw a batch of one example."""
         return Batch.of(_Draw(self, rng).sample())
 
 
-class _Draw:
-    """One example: what is drawn comes from one generator."""
+class _Draw(CropDraw):
+    """One example of the phantom."""
 
     def __init__(self, sampler: SliceSampler, rng: np.random.Generator):
-        self.heads, self.size, self.artifacts = sampler.heads, sampler.size, sampler.artifacts
-        self.inside = sampler._inside
-        self.rng = rng
+        super().__init__(sampler.size, rng)
+        self.heads, self.artifacts, self.inside = sampler.heads, sampler.artifacts, sampler._inside
 
     def sample(self) -> dict[str, np.ndarray]:
         """Fields of the batch by name."""
@@ -138,7 +138,7 @@ class _Draw:
         shown = ndimage.binary_dilation(silhouette, iterations=rim) if rim else silhouette
         sources, masks = [], []
         for look in looks:
-            mask = self._field_of_view(shown) if self.artifacts else shown
+            mask = self.field_of_view(shown) if self.artifacts else shown
             image = self._scan(look, look.render(fractions), shown)
             if self.artifacts and rng.random() < 0.35:
                 image = corrupt(image, KINDS[int(rng.integers(len(KINDS)))], rng.random(), rng)
@@ -180,55 +180,15 @@ class _Draw:
 
     def _slice(self, person: int) -> tuple[torch.Tensor, np.ndarray]:
         """Fractions (K, size, size) and brain mask of a random, mildly deformed crop."""
-        rng, size = self.rng, self.size
-        head, points = self.heads[person], self.inside[person]
-        centre = points[int(rng.integers(len(points)))]
-        axis = int(rng.integers(3))
-        window = size + size // 4
-        index = [slice(None)]
-        for i, length in enumerate(head.fractions.shape[1:]):
-            if i == axis:
-                index.append(int(centre[i]))
-                continue
-            jitter = int(rng.integers(-size // 4, size // 4 + 1))
-            start = int(np.clip(centre[i] + jitter - window // 2, 0, max(0, length - window)))
-            index.append(slice(start, start + window))
-        stack = np.concatenate([head.fractions[tuple(index)], head.maps[(slice(0, 1), *index[1:])]])
-        stack = torch.from_numpy(stack.astype(np.float32) / np.float32(255))
-        if rng.random() < 0.7:
-            stack = self._warp(stack)
-        else:
-            rows, columns = ((n - size) // 2 for n in stack.shape[1:])
-            stack = _window(stack, rows, columns, size)
-        if rng.random() < 0.5:
-            stack = stack.flip(1)
+        head = self.heads[person]
+        stack = self.crop([head.fractions, head.maps[:1]], self.inside[person]) / 255
         return stack[:-1], ndimage.binary_fill_holes(stack[-1].numpy() > 0.5)
-
-    def _warp(self, stack: torch.Tensor) -> torch.Tensor:
-        """Turn, scale and bend a window about its centre to a crop."""
-        rng, size = self.rng, self.size
-        angle, stretch = rng.normal(0, 0.15), np.exp(rng.normal(0, 0.08, 2))
-        matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        line = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
-        points = torch.stack(torch.meshgrid(line, line, indexing='ij'), dim=-1)
-        points = points @ torch.from_numpy((matrix * stretch).astype(np.float32))
-        bend = rng.uniform(0, 3)
-        points = points + bend * torch.stack([self._smooth(5), self._smooth(5)], dim=-1)
-        half = torch.tensor([(n - 1) / 2 for n in stack.shape[1:]])
-        grid = (points / half).flip(-1)[None]
-        return functional.grid_sample(stack[None], grid, align_corners=True)[0]
-
-    def _smooth(self, control: int) -> torch.Tensor:
-        """Smooth random field (size, size) of about unit spread."""
-        noise = torch.from_numpy(self.rng.standard_normal((control, control), np.float32))
-        weights = _cubic_weights(self.size, control)
-        return weights @ noise @ weights.T
 
     def _alter(self, fractions: torch.Tensor) -> torch.Tensor:
         """Texture within tissues, and now and then lesions in the white matter."""
         rng = self.rng
         fractions = fractions.clone()
-        wave = 0.06 * self._smooth(int(rng.integers(8, 40))) + 0.04 * torch.from_numpy(
+        wave = 0.06 * self.smooth(int(rng.integers(8, 40))) + 0.04 * torch.from_numpy(
             rng.standard_normal((self.size,) * 2, np.float32)
         )
         # white and grey matter take a little of each other: texture that every contrast shows
@@ -258,51 +218,12 @@ class _Draw:
             image = ndimage.gaussian_filter1d(
                 image, rng.uniform(0.5, 2.2), axis=int(rng.integers(2))
             )
-        field = self._smooth(4).numpy()
+        field = self.smooth(4).numpy()
         image = image * np.exp(0.3 * look.bias * field) * np.float32(rng.uniform(0.95, 1.05))
         noisy = _rician(image, 1 / look.snr, rng)
         if rng.random() < 0.5:
             noisy = _blur(noisy, rng.uniform(0.2, 0.6))  # resampling smooths the noise too
         return np.clip(noisy, 0, 6) * shown
-
-    def _field_of_view(self, shown: np.ndarray) -> np.ndarray:
-        """Now and then a side of the head is not scanned."""
-        if self.rng.random() > 0.15:
-            return shown
-        axis, rows = int(self.rng.integers(2)), np.arange(self.size)
-        edge = int(self.rng.uniform(0.5, 0.9) * self.size)
-        seen = rows < edge if self.rng.random() < 0.5 else rows >= self.size - edge
-        return shown & (seen[:, None] if axis == 0 else seen[None])
-
-
-@lru_cache(maxsize=64)
-def _cubic_weights(size: int, control: int) -> torch.Tensor:
-    """Cubic interpolation of ``control`` points to ``size``, as a matrix: fields are cheap so."""
-    unit = torch.eye(control)[:, None, :, None].expand(-1, -1, -1, 4)
-    weights = functional.interpolate(unit, (size, 4), mode='bicubic', align_corners=True)
-    return weights[:, 0, :, 0].T.contiguous()
-
-
-def _foreground_points(head: Head, step: int = 8) -> np.ndarray:
-    """Centres of crops: every voxel of a coarse lattice in the brain, and a part of the rest."""
-    coarse = (slice(None, None, step),) * 3
-    brain = np.argwhere(np.asarray(head.maps[(0, *coarse)]) > 127)
-    whole = np.zeros(tuple(len(range(0, n, step)) for n in head.fractions.shape[1:]), np.int32)
-    for tissue in head.fractions:
-        whole += tissue[coarse]
-    rest = np.argwhere(whole > 127)
-    points = np.concatenate([brain] * 3 + [rest]) * step
-    if not len(points):
-        raise ValueError(f'head {head.name} shows nothing')
-    return points
-
-
-def _window(stack: torch.Tensor, rows: int, columns: int, size: int) -> torch.Tensor:
-    """Crop (K, size, size) from a corner; zeros beyond the edges."""
-    below, right = (max(0, size - n) for n in stack.shape[1:])
-    stack = functional.pad(stack, (0, right, 0, below))
-    rows, columns = max(rows, 0), max(columns, 0)
-    return stack[:, rows : rows + size, columns : columns + size]
 
 
 def _silhouette(fractions: torch.Tensor) -> np.ndarray:

@@ -24,7 +24,7 @@ from harmony_app.nets.bilateral import TransferConfig, TransferNetwork, sample_g
 from harmony_app.training import distributed
 from harmony_app.training.base import LoopSettings, Training
 from harmony_app.training.checkpoint import load_averaged, read_facts
-from harmony_app.training.heads import VALIDATION, load_heads
+from harmony_app.training.heads import load_heads, split_heads
 from harmony_app.training.loop import BEST, CHECKPOINT, Loop
 from harmony_app.training.options import add_loop_options, loop_settings
 from harmony_app.training.subjects import draw_pool, plain_subject
@@ -150,12 +150,10 @@ class TransferTraining(Training):
 def phantom_sources(
     heads: Path, subjects_per_head: int, seed: int, real: Sequence[RealScan] = ()
 ) -> tuple[TransferDraws, TransferDraws | None]:
-    """Draws of subjects of the heads of a folder, and of its validation heads if it has any."""
-    held_out = [name for name in VALIDATION if (heads / f'{name}_maps.npy').exists()]
-    check = None
-    if held_out:
-        check = TransferDraws([plain_subject(head) for head in load_heads(heads, held_out)])
-    return TransferDraws(draw_pool(load_heads(heads), subjects_per_head, seed), real), check
+    """Draws of subjects of the heads of a folder, and of held-out heads if it has any."""
+    training, held_out = split_heads(heads, seed)
+    check = TransferDraws([plain_subject(head) for head in held_out]) if held_out else None
+    return TransferDraws(draw_pool(training, subjects_per_head, seed), real), check
 
 
 def read_trained(out: Path) -> tuple[TransferNetwork, dict]:

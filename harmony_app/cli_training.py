@@ -1,0 +1,82 @@
+"""Options of the command line that make models, and the types that options share."""
+
+import argparse
+from pathlib import Path
+
+
+def flags(name: str) -> list[str]:
+    """An option in both spellings, with hyphens and underscores.
+
+    Examples
+    --------
+    >>> flags('work-dir')
+    ['--work-dir', '--work_dir']
+    """
+    return list(dict.fromkeys([f'--{name}', f'--{name.replace("-", "_")}']))
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the tasks that make models."""
+    group = parser.add_argument_group('Options for training (group --task train, adapt, styles)')
+    group.add_argument(
+        '--phantom',
+        type=Path,
+        metavar='FILE',
+        help='train on simulated heads too: YAML with heads or label_maps (folders) and share '
+        '(of the examples); without preprocessed scans, on them alone',
+    )
+    group.add_argument(
+        '--site', metavar='NAME', help='site to adapt to, or whose style to keep; every site else'
+    )
+    group.add_argument(
+        *flags('model-out'),
+        type=Path,
+        metavar='FOLDER',
+        help='model folder to write; in models of the output folder by default',
+    )
+    group.add_argument(
+        '--minutes', type=above_zero, metavar='N', help='budget of time; that of the method else'
+    )
+    group.add_argument(
+        '--steps', type=positive, metavar='N', help='budget of steps instead: exactly repeatable'
+    )
+    group.add_argument(
+        *flags('batch-size'),
+        type=positive,
+        metavar='N',
+        help='examples of a step, of all processes together',
+    )
+    group.add_argument(
+        '--patience',
+        type=positive,
+        metavar='N',
+        help='end after N validations without a better one',
+    )
+    group.add_argument(
+        '--precision',
+        choices=('auto', 'float32', 'bfloat16'),
+        default='auto',
+        help='of the networks in training; auto is bfloat16 on CUDA',
+    )
+
+
+def positive(text: str) -> int:
+    """Whole number above 0."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a positive number')
+    return number
+
+
+def above_zero(text: str) -> float:
+    """Finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number above 0')
+    return number

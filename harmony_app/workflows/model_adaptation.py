@@ -1,0 +1,172 @@
+"""``--task adapt``: fit a model to a site that it has not seen, without its original data."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harmony_app.config import RunConfig
+from harmony_app.errors import HarmonyError, InputError, OptionError
+from harmony_app.methods.base import Method
+from harmony_app.methods.registry import get_method
+from harmony_app.training import distributed
+from harmony_app.training.base import LoopSettings, Training
+from harmony_app.training.checkpoint import load_averaged
+from harmony_app.training.loop import Loop
+from harmony_app.training.parts import ADAPTED, SLOWER, keep_all_but
+from harmony_app.training.sessions import HalvedScans, Session
+from harmony_app.workflows.checks import check_device
+from harmony_app.workflows.model_making import (
+    folder_to_write,
+    keep_tables,
+    merge_styles,
+    parent_model,
+    with_lineage,
+)
+from harmony_app.workflows.model_styles import nothing_found, site_styles
+from harmony_app.workflows.model_training import best_weights, gather, loop_settings, run_folder
+from harmony_app.workflows.training_inputs import find_sessions
+
+FEWEST = 2
+"""Sessions of a site below which nothing is learned but the people."""
+
+STEPS = 200
+"""Budget where none is given."""
+
+
+def adapt(config: RunConfig) -> list[str]:
+    """Fit the parts that the papers name to a site, and write a new model folder.
+
+    Raises
+    ------
+    OptionError
+        Where no site is named or none of that name has scans.
+    InputError
+        Where it has too few sessions.
+    HarmonyError
+        Where the fitted model is no better on the site than the one it came from.
+    """
+    if config.site is None:
+        raise OptionError('--task adapt: give --site NAME, the site to adapt to')
+    parent, metadata = parent_model(config)
+    out = folder_to_write(config, f'{config.method}-{config.site}')
+    files, notes = find_sessions(config)
+    if not files:
+        raise InputError(nothing_found(config))
+    if len(files) < FEWEST:
+        raise InputError(
+            f'--site {config.site} has {len(files)} session, and {FEWEST} are needed to tell the '
+            'scanner from the person; --task styles measures its style without any training'
+        )
+    device = check_device(config.device)
+    ranks = distributed.start(device)
+    try:
+        material = gather(config, files, None, ranks)
+        learning = material.training
+        if len(learning) + len(material.validation) < FEWEST:
+            raise InputError(f'--site {config.site}: too few of its sessions can be used')
+        apart = bool(material.validation)
+        judged = material.validation if apart else learning
+        settings = _settings(loop_settings(config, None, device), config)
+        training = _training(config, parent, learning, judged, ranks.device(device))
+        names = keep_all_but(training.network, config.method)
+        run = run_folder(config, material)
+        loop = Loop(training, settings, run, ranks.device(device), ranks)
+        loop.resume()
+        before: dict[str, float] = {}
+        if ranks.first:
+            method = get_method(config.method, parent, ranks.device(device))
+            before = training.validate(network_of(method))
+        progress = loop.run()
+        if not ranks.first:
+            return []
+        if progress.stopped:
+            return [f'stopped at step {progress.step}; the same command continues']
+        score = training.score
+        where = 'people held out' if apart else 'the same scans, other draws'
+        told = f'{score} {before[score]:.4g} before, {progress.best:.4g} after ({where})'
+        if progress.best <= before[score]:
+            shutil.rmtree(run, ignore_errors=True)
+            raise HarmonyError(
+                f'the model was not improved for {config.site} ({told}) and is used as it is: '
+                'nothing was written'
+            )
+        load_averaged(best_weights(run), loop.average)
+        network_of(method).load_state_dict(loop.average.state_dict())
+        entry = {
+            'task': 'adapt',
+            'site': config.site,
+            'parts': list(ADAPTED[config.method]),
+            'subjects': sorted({session.subject for session in learning}),
+            'validation_subjects': sorted({session.subject for session in material.validation}),
+            'sessions': len(files),
+            'steps': progress.best_step,
+            'validated_on': where,
+            'before': before,
+            'after': progress.metrics,
+        }
+        method.metadata = with_lineage(metadata, entry)
+        styles = site_styles(method, files)
+        method.metadata |= {'styles': merge_styles(metadata.get('styles', []), styles)}
+        method.save(out)
+        keep_tables(run, out)
+        if not config.keep_workdir:
+            shutil.rmtree(run, ignore_errors=True)
+    finally:
+        distributed.finish()
+    count = sum(p.numel() for n, p in training.network.named_parameters() if n in set(names))
+    lines = [f'{progress.best_step} steps, {count} weights fitted: {told}']
+    lines += [f'left out: {note}' for note in notes]
+    return [*lines, f'written: {out}; use --method {config.method} --model {out}']
+
+
+def network_of(method: Method):
+    """Network of a method that a training fits."""
+    return method.nets if hasattr(method, 'nets') else method.network
+
+
+def _settings(settings: LoopSettings, config: RunConfig) -> LoopSettings:
+    """A fifth of the rate, a short budget, and an end where nothing improves."""
+    if not (config.minutes or config.steps):
+        settings = replace(settings, steps=STEPS)
+    return replace(
+        settings,
+        rate=settings.rate / SLOWER,
+        warm_steps=10,
+        average=min(settings.average, 0.95),
+        log_steps=10,
+        validation_steps=25,
+        patience=config.patience or 4,
+    )
+
+
+def _training(
+    config: RunConfig,
+    parent,
+    learning: Sequence[Session],
+    judged: Sequence[Session],
+    device: str,
+) -> Training:
+    """The losses that need neither truth nor the original data."""
+    if config.method == 'transfer':
+        from harmony_app.training.transfer import TransferTraining
+        from harmony_app.training.transfer_draws import TransferDraws
+
+        source, check = (
+            TransferDraws((), HalvedScans(sessions), real_share=1.0)
+            for sessions in (learning, judged)
+        )
+        return TransferTraining(source, check, device, config.random_seed, begin_from=parent)
+    from harmony_app.training.haca3 import Haca3Training
+    from harmony_app.training.haca3_settings import Settings
+    from harmony_app.training.session_slices import SessionSlices
+
+    variant = parent_model(config)[1]['networks']['variant']
+    # the helpers of the other losses are not part of a model
+    settings = Settings(variant, warm=0.0, anatomy=0.0, artifact=0.0, tissue=0.0, levels=0.0)
+    source = SessionSlices(learning, settings.size, remapped=0.0)
+    check = SessionSlices(judged, settings.size, artifacts=False, remapped=0.0)
+    training = Haca3Training(settings, source, check, device, config.random_seed)
+    training.begin_from(parent)
+    for helper in training.helpers.values():
+        helper.requires_grad_(False)
+    return training
