@@ -72,10 +72,10 @@ def run(config: RunConfig) -> ExitCode:
 def run_group(config: RunConfig) -> list[str]:
     """Do what ``--task`` says with the results of the participant level; says what came of it."""
     if config.task in ('train', 'adapt', 'styles'):
-        from harmony_app.workflows import model_making
+        from harmony_app.workflows.model_tasks import run_task
 
         prepare_environment(config)
-        return model_making.run_task(config)
+        return run_task(config)
     check_input_folder(config.bids_dir)
     if unread := without_effect(config):
         logger.warning(

@@ -1,7 +1,7 @@
-"""The tasks of the group level that make models, and what they share."""
+"""What the tasks of the group level that make models share: folders, lineage, styles."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harmony_app import __version__
@@ -12,18 +12,6 @@ from harmony_app.methods.base import CONTRASTS, Style
 from harmony_app.methods.model_folder import read_metadata
 from harmony_app.methods.registry import packaged_model
 from harmony_app.training.monitor import EXAMPLES, LOG, VALIDATION_LOG
-
-TRAINED = ('transfer', 'haca3')
-"""Methods that can be trained."""
-
-
-def check_trainable(method: str, task: str) -> None:
-    """Refuse a method that has no model."""
-    if method not in TRAINED:
-        raise OptionError(
-            f'--task {task} --method {method}: this method has no model; '
-            f'choose one of {", ".join(TRAINED)}'
-        )
 
 
 def folder_to_write(config: RunConfig, name: str) -> Path:
@@ -100,25 +88,6 @@ def keep_tables(run: Path, folder: Path) -> None:
         if (run / name).exists():
             target.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(run / name, target / name)
-
-
-def run_task(config: RunConfig) -> list[str]:
-    """Do what ``--task`` says; gives what came of it, in words.
-
-    Raises
-    ------
-    HarmonyError
-        Where it cannot be done.
-    """
-    from harmony_app.workflows import model_adaptation, model_styles, model_training
-
-    tasks: dict[str, Callable[[RunConfig], list[str]]] = {
-        'train': model_training.train,
-        'adapt': model_adaptation.adapt,
-        'styles': model_styles.keep_styles,
-    }
-    check_trainable(config.method, config.task)
-    return tasks[config.task](config)
 
 
 def _plain(name: str) -> str:

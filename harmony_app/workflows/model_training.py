@@ -253,7 +253,7 @@ def finish(config: RunConfig, material: Material, loop: Loop, run: Path) -> tupl
         material.training,
         seed=config.random_seed,
         minutes=max(1.0, 0.1 * loop.settings.minutes),
-        steps=loop.settings.steps // 4,
+        steps=-(-loop.settings.steps // 4),  # rounded up: 0 is no budget of steps
         device=loop.device,
     )
     return Haca3(network, fusion, {}), {'fusion': facts}
