@@ -296,7 +296,7 @@ class Haca3(Method):
     def fit(self, scans: Sequence[Scan]) -> None:
         """HACA3 is trained on its own, before it is used."""
         raise OptionError(
-            'haca3 is trained by python -m harmony_app.training.haca3, not while used'
+            'haca3 is trained by harmony-app BIDS OUT group --task train, not while used'
         )
 
     def save(self, folder: Path) -> None:

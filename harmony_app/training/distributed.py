@@ -8,7 +8,7 @@ averaged after the backward pass. Losses divide by totals over all processes
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -173,6 +173,9 @@ def start(device: str, environment: Mapping[str, str] | None = None) -> Ranks:
     if found is None:
         return Ranks()
     ranks, address, port = found
+    if device == 'cuda':
+        # a scheduler may show each process one device only
+        ranks = replace(ranks, local=ranks.local % max(1, torch.cuda.device_count()))
     if device.startswith('cuda:'):
         raise OptionError(f'--device {device} with {ranks.world} processes: give --device cuda')
     if not distributed.is_initialized():

@@ -298,7 +298,7 @@ def test_damaged_and_foreign_models_are_refused(tmp_path):
 
 
 def test_training_while_in_use_is_refused(scans):
-    with pytest.raises(OptionError, match='harmony_app.training.haca3'):
+    with pytest.raises(OptionError, match='--task train'):
         method().fit([scans['T1w']])
 
 

@@ -47,9 +47,13 @@ def test_two_processes_give_the_gradients_of_the_joint_batch(head, tmp_path):
         )
         for rank in range(2)
     ]
-    for process in processes:
-        _, errors = process.communicate(timeout=100)
-        assert process.returncode == 0, errors
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
     for step in (1, 2):
         # without artifacts and with them; the second with a cycle between sites
         alone = gradients(head, Ranks(), step)
