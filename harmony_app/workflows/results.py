@@ -29,8 +29,16 @@ WITHOUT_EFFECT = {
     'sloppy': '--sloppy',
     'stop_on_first_crash': '--stop-on-first-crash',
     'overwrite': '--overwrite',
+    'phantom': '--phantom',
+    'site': '--site',
+    'model_out': '--model-out',
+    'minutes': '--minutes',
+    'steps': '--steps',
+    'batch_size': '--batch-size',
+    'patience': '--patience',
+    'precision': '--precision',
 }
-"""Settings of the participant level that the group level does not read, and their options."""
+"""Settings that reports and evaluations do not read, and their options."""
 
 _WORDS = ('scan', 'contrast', 'site', 'method', 'target')
 
