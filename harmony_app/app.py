@@ -74,6 +74,8 @@ def run_group(config: RunConfig) -> list[str]:
     if config.task in ('train', 'adapt', 'styles'):
         from harmony_app.workflows.model_tasks import run_task
 
+        check_input_folder(config.bids_dir)
+        check_folders(config)
         prepare_environment(config)
         return run_task(config)
     check_input_folder(config.bids_dir)

@@ -129,6 +129,23 @@ def test_a_transfer_model_is_trained_on_scans_and_usable_at_once(config, capsys)
         run(config)
 
 
+@pytest.mark.parametrize(
+    ('task', 'site', 'name'),
+    [
+        ('train', None, 'transfer'),
+        ('styles', None, 'transfer-styles'),
+        ('adapt', 'A', 'transfer-A'),
+    ],
+)
+def test_a_dry_run_says_what_would_be_made_and_makes_nothing(config, capsys, task, site, name):
+    before = sorted(config.output_dir.rglob('*'))
+    assert run(replace(config, task=task, site=site, dry_run=True)) is ExitCode.SUCCESS
+    told = capsys.readouterr().out
+    assert f'would write {config.output_dir / "models" / name}' in told
+    assert 'nothing was written' in told
+    assert sorted(config.output_dir.rglob('*')) == before
+
+
 def test_a_stopped_training_continues(config, monkeypatch, capsys):
     import os
     import signal
