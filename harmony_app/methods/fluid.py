@@ -23,6 +23,9 @@ from harmony_app.methods.base import Scan
 BORDER = 3.0
 """Standard deviation in mm with which the border of the brain mask is faded out."""
 
+AROUND = 5
+"""Edge in voxels of a cube that shows nothing outside the field of view."""
+
 CSF = TISSUES.index('CSF')
 
 
@@ -118,5 +121,6 @@ def _shifted(
 ) -> Volume:
     share = near * reader.read(images)
     for image in images:
-        share[image <= 0] = 0
+        # outside the field of view; single voxels of black fluid are 0 as well
+        share[ndimage.maximum_filter(image, AROUND) <= 0] = 0
     return volume.with_data(np.maximum(volume.data + np.float32(change) * share, 0))

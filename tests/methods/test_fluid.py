@@ -70,6 +70,21 @@ def test_csf_moves_and_brain_stays(session, shells):
     assert moved.settings['TransferFluidContrasts'] == ['PDw', 'T2w']
 
 
+def test_black_fluid_is_no_border_of_the_field_of_view(session, shells):
+    """Fluid is so dark in FLAIR that single voxels are 0: they move like their neighbours."""
+    rng = np.random.default_rng(1)
+    data = np.tensordot(np.float32((1.12, 1.0, 0.1)), shells, axes=1)
+    data = np.maximum(data + 0.05 * rng.standard_normal(data.shape), 0).astype(np.float32)
+    data[shells[2] & (rng.random(data.shape) < 0.2)] = 0
+    volume = Volume(data, WORKING_AFFINE)
+    measured = measure_profile(data, session[0].brain, session[0].tissues)
+    flair = replace(session[1], contrast='FLAIR', working=volume, native=volume, profile=measured)
+    moved = shift_fluid(session[0], [session[0], flair], profile(DARK))
+    change = (moved.scan.working.data - session[0].working.data)[shells[2] & (data == 0)]
+    assert np.median(change) == pytest.approx(DARK[2] - 1.33, abs=0.08)
+    assert np.percentile(change, 99) < -0.2
+
+
 def test_the_native_grid_moves_alike(session):
     moved = shift_fluid(session[0], session, profile(DARK)).scan
     away = moved.native.data - moved.working.data[::2, ::2, ::2]
