@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harmony_app import __version__
-from harmony_app.bids.atomic import read_table, write_json, write_table, write_text
-from harmony_app.bids.discovery import ScanInput
+from harmony_app.bids.atomic import write_json, write_table, write_text
 from harmony_app.bids.entities import build_name
 from harmony_app.imaging.grid import SPACE
 
@@ -213,16 +212,6 @@ def link_to(raw: Path, root: Path) -> str:
     if raw in root.parents:
         return os.path.relpath(raw, root)
     return raw.as_uri()
-
-
-def session_entities(scan: ScanInput) -> dict[str, str]:
-    """Entities that all results of the scan's session share."""
-    return {'sub': scan.subject} | ({'ses': scan.session} if scan.session else {})
-
-
-def read_results_table(path: Path) -> list[dict[str, str]]:
-    """Rows of a table of the results."""
-    return read_table(path)
 
 
 _README = """# harmony-app {version}: harmonized brain MR images

@@ -104,11 +104,6 @@ def is_skull_stripped(volume: Volume) -> bool:
     return BRAIN_LITRES[0] < litres < BRAIN_LITRES[1] and touching <= 1 and stray < 0.05
 
 
-def brain_edges(mask: np.ndarray) -> np.ndarray:
-    """Voxels of a mask that touch its outside (six neighbours)."""
-    return mask & ~ndimage.binary_erosion(mask)
-
-
 def largest_component(mask: np.ndarray) -> np.ndarray:
     """The largest six-connected component of a mask; an empty mask stays empty."""
     labels, count = ndimage.label(mask)

@@ -6,12 +6,12 @@ A method never sees a file name: it gets preprocessed scans and gives volumes an
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from harmony_app.imaging.profile import TissueProfile
+from harmony_app.imaging.profile import TissueProfile, measure_profile
 from harmony_app.imaging.volume import Volume
 
 logger = logging.getLogger('harmony_app')
@@ -59,10 +59,34 @@ class Scan:
     site: str | None = None
     doubtful: bool = False
 
-    @property
-    def foreground(self) -> np.ndarray:
-        """Voxels of the working grid where the scan shows something, bool."""
-        return self.working.data > 0.02
+    @classmethod
+    def of_working(
+        cls,
+        name: str,
+        contrast: str,
+        working: Volume,
+        brain: np.ndarray,
+        tissues: np.ndarray,
+        site: str | None = None,
+    ) -> 'Scan':
+        """A scan whose own grid is the working grid, its profile measured.
+
+        Raises
+        ------
+        ValueError
+            Where a tissue is not seen.
+        """
+        return cls(
+            name=name,
+            contrast=contrast,
+            working=working,
+            native=working,
+            native_to_working=np.eye(4),
+            brain=brain,
+            tissues=tissues,
+            profile=measure_profile(working.data, brain, tissues),
+            site=site,
+        )
 
 
 @dataclass(frozen=True)
@@ -113,10 +137,6 @@ class Style:
         for key in ('theta', 'eta', 'spectrum'):
             fields[key] = tuple(float(v) for v in fields.get(key, ()))
         return cls(**fields)
-
-    def renamed(self, name: str) -> 'Style':
-        """The same style under another name."""
-        return replace(self, name=name)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ session say how much of a voxel is fluid; its signal is a mixture, so moving the
 level of CSF moves a voxel by its share of fluid and leaves brain as it was.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,8 @@ from harmony_app.imaging.profile import TISSUES, TissueProfile, measure_profile
 from harmony_app.imaging.resample import resample
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import Scan
+
+logger = logging.getLogger('harmony_app')
 
 BORDER = 3.0
 """Standard deviation in mm with which the border of the brain mask is faded out."""
@@ -60,25 +63,33 @@ def shift_fluid(scan: Scan, session: Sequence[Scan], target: TissueProfile) -> F
     Returns
     -------
     FluidShift or None
-        None where a map of intensity is enough, or the session does not tell fluid from brain.
+        None where a map of intensity is enough. Where it is not and the session does not tell fluid
+        from brain, the scan as it is, and why.
     """
     level = fluid_level(scan.profile, target)
-    partners = _partners(scan, session)
-    if level is None or not partners or scan.doubtful:
+    if level is None:
         return None
+    try:
+        return _shift(scan, _partners(scan, session), level)
+    except ValueError as error:
+        logger.warning('%s: its CSF stays apart from the target: %s', scan.name, error)
+        return FluidShift(scan, {'TransferFluidLeft': str(error)})
+
+
+def _shift(scan: Scan, partners: Sequence[Scan], level: float) -> FluidShift:
+    if scan.doubtful:
+        raise ValueError('its registration is doubtful')
+    if not partners:
+        raise ValueError('its session has no other contrast that would tell it')
     scans = [scan, *partners]
     images = [s.working.data for s in scans]
-    try:
-        reader = fit_fluid_reader(
-            images, [s.profile.levels[CSF] for s in scans], scan.brain, scan.tissues
-        )
-        change = level - scan.profile.levels[CSF]
-        near = ndimage.gaussian_filter(scan.brain.astype(np.float32), BORDER)
-        near = np.where(scan.brain, np.float32(1), np.minimum(2 * near, 1))
-        working = _shifted(scan.working, images, near, reader, change)
-        profile = measure_profile(working.data, scan.brain, scan.tissues)
-    except ValueError:
-        return None
+    fluid = [s.profile.levels[CSF] for s in scans]
+    reader = fit_fluid_reader(images, fluid, scan.brain, scan.tissues)
+    change = level - fluid[0]
+    near = ndimage.gaussian_filter(scan.brain.astype(np.float32), BORDER)
+    near = np.where(scan.brain, np.float32(1), np.minimum(2 * near, 1))
+    working = _shifted(scan.working, images, near, reader, change)
+    profile = measure_profile(working.data, scan.brain, scan.tissues)
     native = _shift_native(scan, partners, near, reader, change)
     return FluidShift(
         replace(scan, working=working, native=native, profile=profile),
@@ -91,11 +102,12 @@ def shift_fluid(scan: Scan, session: Sequence[Scan], target: TissueProfile) -> F
 
 
 def _partners(scan: Scan, session: Sequence[Scan]) -> list[Scan]:
-    found = {scan.contrast: scan}
+    """The first scan of every other contrast."""
+    found: dict[str, Scan] = {}
     for other in session:
-        if not other.doubtful:
+        if other.contrast != scan.contrast:
             found.setdefault(other.contrast, other)
-    return [other for other in found.values() if other is not scan]
+    return list(found.values())
 
 
 def _shift_native(

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from harmony_app.imaging.grid import WORKING_AFFINE
-from harmony_app.imaging.profile import measure_profile
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import Scan, Style
 from harmony_app.methods.model_folder import read_metadata
@@ -75,16 +74,7 @@ def simulated_scan(head: Head, protocol: Protocol, seed: int) -> Scan:
     data = torch.sqrt((image + noise[0]) ** 2 + noise[1] ** 2).numpy()
     volume = Volume(data, WORKING_AFFINE)
     brain, tissues = np.array(head.maps[0]) > 127, np.array(head.maps[1:])
-    return Scan(
-        name=head.name,
-        contrast=protocol.contrast,
-        working=volume,
-        native=volume,
-        native_to_working=np.eye(4),
-        brain=brain,
-        tissues=tissues,
-        profile=measure_profile(data, brain, tissues),
-    )
+    return Scan.of_working(head.name, protocol.contrast, volume, brain, tissues)
 
 
 def standard_styles(method, heads: Sequence[Head], seed: int = 0) -> list[Style]:

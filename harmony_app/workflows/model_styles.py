@@ -9,7 +9,6 @@ from harmony_app.config import RunConfig
 from harmony_app.errors import InputError, OptionError
 from harmony_app.imaging.grid import WORKING_AFFINE
 from harmony_app.imaging.io import read_scan
-from harmony_app.imaging.profile import measure_profile
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import CONTRASTS, Method, Scan, Style
 from harmony_app.methods.registry import get_method
@@ -121,20 +120,9 @@ def read_preprocessed(session: SessionFiles, scan: ScanFile) -> Scan:
     maps = np.stack([read_scan(path).volume.data for path in session.tissues])
     tissues = (255 * np.clip(maps, 0, 1)).round().astype(np.uint8)
     try:
-        profile = measure_profile(volume.data, brain, tissues)
+        return Scan.of_working(scan.name, scan.contrast, volume, brain, tissues, scan.site)
     except ValueError as error:
         raise InputError(f'{scan.name}: {error}; leave it out with --participant-label') from error
-    return Scan(
-        name=scan.name,
-        contrast=scan.contrast,
-        working=volume,
-        native=volume,
-        native_to_working=np.eye(4),
-        brain=brain,
-        tissues=tissues,
-        profile=profile,
-        site=scan.site,
-    )
 
 
 def nothing_found(config: RunConfig) -> str:

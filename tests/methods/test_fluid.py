@@ -95,13 +95,23 @@ def test_the_native_grid_moves_alike(session):
 
 
 def test_nothing_moves_where_nothing_has_to(session):
-    scan = session[0]
-    assert shift_fluid(scan, session, profile((1.2, 1.0, 1.4))) is None
-    assert shift_fluid(scan, [scan], profile(DARK)) is None
+    assert shift_fluid(session[0], session, profile((1.2, 1.0, 1.4))) is None
+
+
+def test_what_cannot_be_moved_is_told(session, caplog):
+    scan, partner = session
     doubtful = replace(scan, doubtful=True)
-    assert shift_fluid(doubtful, [doubtful, session[1]], profile(DARK)) is None
-    unsure = replace(session[1], doubtful=True)
-    assert shift_fluid(scan, [scan, unsure], profile(DARK)) is None
+    blind = replace(partner, working=scan.working, profile=scan.profile)
+    for source, scans, reason in (
+        (scan, [scan], 'no other contrast'),
+        (doubtful, [doubtful, partner], 'doubtful'),
+        (scan, [scan, blind], 'do not tell fluid from brain'),
+    ):
+        caplog.clear()
+        left = shift_fluid(source, scans, profile(DARK))
+        assert left.scan is source
+        assert reason in left.settings['TransferFluidLeft']
+        assert 'PDw: its CSF stays' in caplog.text
 
 
 def test_the_transfer_reaches_a_target_on_the_other_side(session):

@@ -312,8 +312,8 @@ def test_haca3_is_adapted_with_a_fixed_decoder(config, tmp_path, monkeypatch):
 
 
 def test_a_new_style_takes_the_place_of_its_namesake(make_style):
-    old = make_style('T1w').renamed('x')
-    kept = [old.to_dict(), make_style('T2w').renamed('x').to_dict()]
+    old = replace(make_style('T1w'), name='x')
+    kept = [old.to_dict(), replace(make_style('T2w'), name='x').to_dict()]
     merged = merge_styles(kept, [replace(old, scans=7)])
     assert [(s['contrast'], s['scans']) for s in merged] == [('T2w', kept[1]['scans']), ('T1w', 7)]
 
