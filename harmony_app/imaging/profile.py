@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harmony_app.imaging.grid import halved
+
 PERCENTILES = np.linspace(0.5, 99.5, 100)
 """Percentiles of the brain and head intensities that a profile keeps."""
 
@@ -170,9 +172,9 @@ def measure_profile(data: np.ndarray, brain: np.ndarray, tissues: np.ndarray) ->
     """
     certain = 255.0 if np.issubdtype(tissues.dtype, np.integer) else 1.0
     return measure_profile_coarse(
-        _halve(data),
-        _halve(brain) > 0.99,
-        np.stack([_halve(tissue) / certain for tissue in tissues]),
+        halved(data),
+        halved(brain) > 0.99,
+        np.stack([halved(tissue) / certain for tissue in tissues]),
     )
 
 
@@ -236,10 +238,3 @@ def _gradient(data: np.ndarray, index: tuple[np.ndarray, ...]) -> np.ndarray:
         after[axis] = np.minimum(index[axis] + 1, size - 1)
         total += (data[tuple(after)] - data[tuple(before)]) ** 2
     return total
-
-
-def _halve(data: np.ndarray) -> np.ndarray:
-    """Mean over cubes of 2 x 2 x 2 voxels, float32."""
-    x, y, z = (n // 2 for n in data.shape)
-    blocks = data[: 2 * x, : 2 * y, : 2 * z].astype(np.float32).reshape(x, 2, y, 2, z, 2)
-    return blocks.mean(axis=(1, 3, 5))

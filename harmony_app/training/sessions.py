@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from harmony_app.errors import InputError, ScanError
-from harmony_app.imaging.grid import WORKING_SHAPE
+from harmony_app.imaging.grid import WORKING_SHAPE, halved
 from harmony_app.imaging.profile import measure_profile_coarse
 from harmony_app.training.transfer_draws import RealScan
 
@@ -193,7 +193,7 @@ def _cache_session(session: SessionFiles, folder: Path) -> Session:
         maps = np.stack([np.clip(_read(path), 0, 1) for path in paths])
         maps = (255 * maps).round().astype(np.uint8)
         _write(f'{stem}_maps.npy', maps)
-        _write(f'{stem}_maps_half.npy', np.stack([_halve(m).round() for m in maps]), np.uint8)
+        _write(f'{stem}_maps_half.npy', np.stack([halved(m).round() for m in maps]), np.uint8)
     cached = Session(session.name, session.subject, (), stem)
     scans = [_cache_scan(scan, cached, folder) for scan in session.scans]
     return Session(cached.name, cached.subject, tuple(filter(None, scans)), stem)
@@ -211,7 +211,7 @@ def _cache_scan(scan: ScanFile, session: Session, folder: Path) -> CachedScan | 
     try:
         data = np.clip(_read(scan.path), 0, BRIGHTEST)
         shown = shown_part(Volume(data, WORKING_AFFINE))
-        half, maps = _halve(data), session.maps(half=True)
+        half, maps = halved(data), session.maps(half=True)
         measure_profile_coarse(half, maps[0] > 252, np.asarray(maps[1:], np.float32) / 255)
         if not shown.any():
             raise ScanError(f'{scan.path} shows nothing')
@@ -232,12 +232,6 @@ def _read(path: Path) -> np.ndarray:
     if data.shape != WORKING_SHAPE:
         raise ScanError(f'{path} is not on the working grid; run the participant level again')
     return np.asarray(data, np.float32)
-
-
-def _halve(data: np.ndarray) -> np.ndarray:
-    """Mean over cubes of 2 x 2 x 2 voxels."""
-    x, y, z = (n // 2 for n in data.shape)
-    return data.astype(np.float32).reshape(x, 2, y, 2, z, 2).mean(axis=(1, 3, 5))
 
 
 def _stamp(paths: Sequence[Path]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from harmony_app.errors import HarmonyError
+from harmony_app.imaging.bias import divide_field
 from harmony_app.imaging.grid import WORKING_AFFINE
 from harmony_app.imaging.profile import TissueProfile
 from harmony_app.imaging.volume import Volume
@@ -37,7 +38,9 @@ def load_scans(
             shared = Record(session)
             doubtful = bool(shared.facts['doubtful'])
             maps[session] = shared.array('brain'), shared.array('tissues'), doubtful
-        native = volume_of(record)
+        native, to_working = volume_of(record), np.array(ready.facts['to_working'])
+        if 'field' in ready:
+            native = divide_field(native, ready.array('field'), to_working)
         scale = np.float32(1 / ready.facts['wm_peak'])
         scans.append(
             Scan(
@@ -45,7 +48,7 @@ def load_scans(
                 contrast=record.facts['contrast'],
                 working=Volume(ready.array('working'), WORKING_AFFINE),
                 native=native.with_data(np.maximum(native.data * scale, 0)),
-                native_to_working=np.array(ready.facts['to_working']),
+                native_to_working=to_working,
                 brain=maps[session][0],
                 tissues=maps[session][1],
                 profile=TissueProfile.from_dict(ready.facts['profile']),

@@ -13,7 +13,7 @@ import numpy as np
 from harmony_app.bids.transforms import read_itk_affine
 from harmony_app.errors import ExitCode, HarmonyError, ScanError
 from harmony_app.imaging.ants_setup import SEED
-from harmony_app.imaging.bias import correct_bias
+from harmony_app.imaging.bias import correct_bias, divide_field, tissue_field
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
 from harmony_app.imaging.intensity import white_matter_peak
 from harmony_app.imaging.io import NativeScan, is_thick, read_scan
@@ -194,12 +194,13 @@ def align_session(out: Path, prepared: Sequence[Path], seed: int = SEED) -> Path
 
 
 def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
-    """Resample a scan once to the working grid, scale it, measure its profile.
+    """Resample a scan once to the working grid, take the field off that its tissues show, scale, measure.
 
     Parameters
     ----------
     out : Path
-        Record to write: ``working`` (white-matter peak 1); facts ``wm_peak`` (own unit),
+        Record to write: ``working`` (white-matter peak 1) and, where one was found, ``field``
+        (:func:`~harmony_app.imaging.bias.tissue_field`); facts ``wm_peak`` (own unit),
         ``profile``, ``to_working``.
     prepared, aligned : Path
         Records of the scan and of its session.
@@ -214,8 +215,14 @@ def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
     to_working = np.array(session.facts['to_working'][name])
     working = resample(volume_of(scan), WORKING_SHAPE, WORKING_AFFINE, to_working)
     brain, tissues = session.array('brain'), session.array('tissues')
+    field = None
     try:
         peak = white_matter_peak(working.data, brain, tissues)
+        if scan.facts['bias_corrected']:
+            field = tissue_field(working.data / np.float32(peak), brain, tissues)
+        if field is not None:
+            working = divide_field(working, field, np.eye(4))
+            peak = white_matter_peak(working.data, brain, tissues)
         data = np.maximum(working.data / np.float32(peak), 0)
         profile = measure_profile(data, brain, tissues)
     except ValueError as error:
@@ -226,7 +233,8 @@ def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
         'profile': profile.to_dict(),
         'to_working': to_working.tolist(),
     }
-    return write_record(out, facts, {'working': data})
+    arrays = {'working': data} if field is None else {'working': data, 'field': field}
+    return write_record(out, facts, arrays)
 
 
 def volume_of(record: Record) -> Volume:
