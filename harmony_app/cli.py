@@ -117,6 +117,7 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
         target=tuple(arguments.target),
         detail=arguments.detail,
         fusion=arguments.fusion,
+        noise=arguments.noise,
         impute=tuple(c for c in CONTRASTS if c in arguments.impute),
         include_contrast_enhanced=arguments.include_contrast_enhanced,
         device=arguments.device,
@@ -262,6 +263,12 @@ def _add_harmonization(parser: argparse.ArgumentParser) -> None:
         '--fusion',
         choices=('network', 'median'),
         help='how three orientations become one volume (methods that work on slices)',
+    )
+    group.add_argument(
+        '--noise',
+        choices=('match', 'keep', 'remove'),
+        help="what becomes of a scan's noise (transfer, and haca3 with it): brought down to the "
+        "target's where it is stronger (the default), kept as it is, or removed",
     )
     group.add_argument(
         '--impute',

@@ -64,7 +64,7 @@ class RunConfig:
         Model folder; None for the packaged one.
     target : tuple of str
         Targets as given, each with or without ``CONTRAST=`` in front; empty for the default styles.
-    detail, fusion : str or None
+    detail, fusion, noise : str or None
         Settings of methods that take them.
     impute : tuple of str
         Contrasts to make where they were not acquired.
@@ -115,6 +115,7 @@ class RunConfig:
     target: tuple[str, ...] = ()
     detail: str | None = None
     fusion: str | None = None
+    noise: str | None = None
     impute: tuple[str, ...] = ()
     include_contrast_enhanced: bool = False
     device: str = 'auto'
@@ -142,7 +143,7 @@ class RunConfig:
 
     def result_settings(self) -> dict:
         """The settings that change voxels, and nothing else (no folders, no resources)."""
-        names = ('method', 'target', 'detail', 'fusion', 'random_seed', 'sloppy')
+        names = ('method', 'target', 'detail', 'fusion', 'noise', 'random_seed', 'sloppy')
         return {name: _plain(getattr(self, name)) for name in names} | {
             'impute': sorted(self.impute),
             'version': __version__,

@@ -177,6 +177,8 @@ def attempt(capsys, *arguments):
         (['--device', 'cuda:99'], 64, '--device cpu'),
         (['--model', '/no/model'], 65, '/no/model'),
         (['--fusion', 'median'], 64, 'no option fusion'),
+        (['--noise', 'remove'], 64, 'no option noise'),
+        (['--noise', 'loud'], 2, 'invalid choice'),
         (['--impute', 'T2w'], 64, 'cannot make a contrast'),
         (['--use-plugin', '/no/file.yml', '-v'], 64, '--use-plugin'),
     ],

@@ -7,6 +7,7 @@ structures fainter than it) added back as it was, it leaves noise what it was.
 
 import numpy as np
 
+from harmony_app.imaging.profile import TISSUES
 from harmony_app.imaging.volume import Volume
 
 SPREAD = 2.0
@@ -14,6 +15,9 @@ SPREAD = 2.0
 
 ROUNDS = 2
 """Times the neighbours are averaged; the second round tells edges from noise better."""
+
+SURE = 0.95
+"""Probability of white matter from which on noise is read there."""
 
 _LAPLACIAN = 20.0**0.5
 """Standard deviation of ``4 I - (sum of four neighbours)`` over that of the noise."""
@@ -53,6 +57,19 @@ def noise_level(volume: Volume, mask: np.ndarray) -> float:
     if not rest.size:
         return 0.0
     return float(np.median(np.abs(rest - np.median(rest))) * 1.4826 / _LAPLACIAN)
+
+
+def white_matter_noise(volume: Volume, tissues: np.ndarray) -> float:
+    """:func:`noise_level` in the sure white matter of a scan on the working grid.
+
+    Parameters
+    ----------
+    volume : Volume
+        On the working grid.
+    tissues : ndarray, shape (3, X, Y, Z), uint8
+        Registered GM, WM and CSF maps, 255 is certainty.
+    """
+    return noise_level(volume, tissues[TISSUES.index('WM')] > 255 * SURE)
 
 
 def edge_preserving_mean(volume: Volume, noise: float) -> Volume:

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harmony_app.imaging.grid import coarse_grid, halved
+from harmony_app.imaging.profile import TISSUES, measure_profile_coarse
+from harmony_app.imaging.resample import resample
+from harmony_app.imaging.volume import Volume
+
 CERTAIN = 204
 """Value of a registered GM or WM map (of 255) from which on a voxel shows what brain looks like."""
 
@@ -111,3 +116,49 @@ def fit_fluid_reader(
     if square < LEAST_SEPARATION**2:
         raise ValueError('the contrasts of the session do not tell fluid from brain')
     return FluidReader(weights / square, middle, square**0.5)
+
+
+def session_fluid(
+    scans: Sequence[Volume],
+    transforms: Sequence[np.ndarray],
+    brain: np.ndarray,
+    tissues: np.ndarray,
+) -> np.ndarray | None:
+    """Share of fluid in every voxel of 2 mm, by all contrasts of a session.
+
+    Parameters
+    ----------
+    scans : sequence of Volume
+        One scan of each contrast, on any grid and in any unit.
+    transforms : sequence of ndarray, shape (4, 4)
+        Millimetres of each scan to those of the working grid.
+    brain : ndarray, shape of the working grid, bool
+        Brain mask.
+    tissues : ndarray, shape (3, X, Y, Z), uint8
+        Registered GM, WM and CSF maps, 255 is certainty.
+
+    Returns
+    -------
+    ndarray, shape (X / 2, Y / 2, Z / 2), uint8, or None
+        255 is all fluid; 0 outside the brain. None where there is one contrast only, or fluid is
+        not told.
+    """
+    if len(scans) < 2:
+        return None
+    shape, affine = coarse_grid(2)
+    inside = halved(brain) > 0.99
+    maps = np.stack([halved(tissue) for tissue in tissues])
+    white = inside & (maps[TISSUES.index('WM')] >= CERTAIN)
+    images, levels = [], []
+    try:
+        for scan, transform in zip(scans, transforms, strict=True):
+            image = resample(scan, shape, affine, transform, order=1).data
+            image = image / max(float(np.median(image[white])), 1e-30)
+            profile = measure_profile_coarse(image, inside, maps / np.float32(255))
+            images.append(image)
+            levels.append(profile.levels[TISSUES.index('CSF')])
+        reader = fit_fluid_reader(images, levels, inside, maps)
+    except ValueError:
+        return None
+    share = np.where(inside, reader.read(images), 0)
+    return (255 * share).round().astype(np.uint8)

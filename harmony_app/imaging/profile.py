@@ -40,6 +40,12 @@ SUREST = 12
 MODE_BANDWIDTH = 0.08
 """Kernel, in units of the median, of the mode of grey matter; half of it finds thin cortex's CSF."""
 
+ALIKE = 0.3
+"""Relative distance of CSF from grey matter below which a mode does not tell them apart."""
+
+DRY = 0.1
+"""Share of fluid below which a voxel may count as grey matter where the session tells fluid."""
+
 GRADIENT_BLUR = 0.7
 """Standard deviation in voxels of 2 mm of the blur before the gradient is taken."""
 
@@ -150,7 +156,9 @@ def blend_profiles(target: TissueProfile, other: TissueProfile, weight: float) -
     )
 
 
-def measure_profile(data: np.ndarray, brain: np.ndarray, tissues: np.ndarray) -> TissueProfile:
+def measure_profile(
+    data: np.ndarray, brain: np.ndarray, tissues: np.ndarray, fluid: np.ndarray | None = None
+) -> TissueProfile:
     """Measure the style of a scan on the working grid.
 
     The scan is averaged to 2 mm first: so noise and resolution weigh less, and the
@@ -164,6 +172,9 @@ def measure_profile(data: np.ndarray, brain: np.ndarray, tissues: np.ndarray) ->
         Brain mask.
     tissues : ndarray, shape (3, X, Y, Z), uint8 or float
         Registered GM, WM and CSF maps; uint8 maps are certain at 255, float maps at 1.
+    fluid : ndarray, shape (X / 2, Y / 2, Z / 2), uint8, optional
+        Share of fluid as the contrasts of the session tell it together, 255 is all. Grey matter is
+        measured beside it where its own contrast does not tell them apart (PDw).
 
     Raises
     ------
@@ -175,11 +186,12 @@ def measure_profile(data: np.ndarray, brain: np.ndarray, tissues: np.ndarray) ->
         halved(data),
         halved(brain) > 0.99,
         np.stack([halved(tissue) / certain for tissue in tissues]),
+        None if fluid is None else fluid / np.float32(255),
     )
 
 
 def measure_profile_coarse(
-    data: np.ndarray, brain: np.ndarray, tissues: np.ndarray
+    data: np.ndarray, brain: np.ndarray, tissues: np.ndarray, fluid: np.ndarray | None = None
 ) -> TissueProfile:
     """Measure the style of a scan that is on the 2 mm grid already.
 
@@ -189,6 +201,8 @@ def measure_profile_coarse(
         Scan and brain mask (bool).
     tissues : ndarray, shape (3, X, Y, Z), float32
         Registered GM, WM and CSF maps, 0 to 1.
+    fluid : ndarray, shape (X, Y, Z), float32, optional
+        Share of fluid, 0 to 1; see :func:`measure_profile`.
     """
     # here: styles are read where nothing is measured
     from scipy import ndimage
@@ -216,8 +230,11 @@ def measure_profile_coarse(
             certainty = tissue[where]
             surest = certainty >= np.percentile(certainty, 100 - SUREST)
             grey = histogram_mode(values[surest], MODE_BANDWIDTH)
-    _, white, fluid = flat
-    levels = grey, float(np.median(white)), level_among(fluid, np.concatenate(flat[:2]))
+            dry = None if fluid is None else values[surest & (fluid[where] < DRY)]
+    _, white, still = flat
+    levels = grey, float(np.median(white)), level_among(still, np.concatenate(flat[:2]))
+    if dry is not None and len(dry) >= MINIMUM_VOXELS and abs(levels[2] / grey - 1) < ALIKE:
+        levels = histogram_mode(dry, MODE_BANDWIDTH), *levels[1:]
     outside = data[~brain & (data > 0.05)]
     head = outside.size > 0.1 * brain.sum()
     return TissueProfile(

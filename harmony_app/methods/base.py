@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harmony_app.imaging.denoise import white_matter_noise
 from harmony_app.imaging.profile import TissueProfile, measure_profile
 from harmony_app.imaging.volume import Volume
 
@@ -46,6 +47,9 @@ class Scan:
         Scanner and protocol, where known.
     doubtful : bool
         Whether its session may be laid wrongly on the template.
+    fluid : ndarray, uint8, or None
+        Share of fluid on the working grid at 2 mm, as the contrasts of the session tell it
+        (:func:`~harmony_app.imaging.fluid.session_fluid`).
     """
 
     name: str
@@ -58,6 +62,7 @@ class Scan:
     profile: TissueProfile
     site: str | None = None
     doubtful: bool = False
+    fluid: np.ndarray | None = None
 
     @classmethod
     def of_working(
@@ -114,6 +119,9 @@ class Style:
     spectrum : tuple of float
         Lowest frequencies of the brain, see :mod:`harmony_app.methods.classical.ssimh`; empty where
         none was computed.
+    noise : float or None
+        Standard deviation of the noise in white matter on the working grid, white-matter peak 1;
+        None where it is not known.
     """
 
     name: str
@@ -124,6 +132,7 @@ class Style:
     wm_peak: float = 1000.0
     scans: int = 0
     spectrum: tuple[float, ...] = ()
+    noise: float | None = None
 
     def to_dict(self) -> dict:
         """Plain types for JSON."""
@@ -246,7 +255,8 @@ class Method(ABC):
     def _encode_target(self, scans: Sequence[Scan], name: str) -> Style:
         """Average style of the scans that count."""
         profile = TissueProfile.average([scan.profile for scan in scans])
-        return Style(name, scans[0].contrast, profile, scans=len(scans))
+        noise = float(np.median([white_matter_noise(s.working, s.tissues) for s in scans]))
+        return Style(name, scans[0].contrast, profile, scans=len(scans), noise=noise)
 
     def fit(self, scans: Sequence[Scan]) -> None:
         """Learn from preprocessed scans; methods without training have nothing to learn."""

@@ -23,7 +23,7 @@ from harmony_app.methods.base import Scan
 
 logger = logging.getLogger('harmony_app')
 
-BORDER = 3.0
+BORDER = 8.0
 """Standard deviation in mm with which the border of the brain mask is faded out."""
 
 AROUND = 5
@@ -89,7 +89,7 @@ def _shift(scan: Scan, partners: Sequence[Scan], level: float) -> FluidShift:
     near = ndimage.gaussian_filter(scan.brain.astype(np.float32), BORDER)
     near = np.where(scan.brain, np.float32(1), np.minimum(2 * near, 1))
     working = _shifted(scan.working, images, near, reader, change)
-    profile = measure_profile(working.data, scan.brain, scan.tissues)
+    profile = measure_profile(working.data, scan.brain, scan.tissues, scan.fluid)
     native = _shift_native(scan, partners, near, reader, change)
     return FluidShift(
         replace(scan, working=working, native=native, profile=profile),

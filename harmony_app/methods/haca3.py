@@ -70,6 +70,9 @@ class Haca3(Method):
         Mixed precision on CUDA.
     batch : int
         Slices computed at once.
+    noise : str
+        As for :class:`~harmony_app.methods.transfer.Transfer`, where the packaged one is the
+        last stage.
 
     Raises
     ------
@@ -94,6 +97,7 @@ class Haca3(Method):
         decoder_profile_weight: float = 0.0,
         autocast: bool = False,
         batch: int = 16,
+        noise: str = 'match',
     ):
         if detail not in DETAILS:
             raise OptionError(f'--detail {detail}: choose one of {", ".join(DETAILS)}')
@@ -108,6 +112,7 @@ class Haca3(Method):
         self.detail = detail
         self.keep_decoder = keep_decoder
         self.decoder_profile_weight = decoder_profile_weight
+        self.noise = noise
         self._transfer = transfer
         self._encoded: list[_Encoded] = []
 
@@ -117,7 +122,9 @@ class Haca3(Method):
         if self._transfer is None:
             from harmony_app.methods.transfer import Transfer
 
-            self._transfer = Transfer.load(packaged_model('transfer'), self.compute.device)
+            self._transfer = Transfer.load(
+                packaged_model('transfer'), self.compute.device, self.noise
+            )
         return self._transfer
 
     def _encode_target(self, scans: Sequence[Scan], name: str) -> Style:
@@ -324,6 +331,7 @@ class Haca3(Method):
         autocast: bool = False,
         batch: int = 16,
         fusion: str | None = None,
+        noise: str = 'match',
     ) -> 'Haca3':
         """Read a model folder, the packaged one by default; options as for the class.
 
@@ -366,6 +374,7 @@ class Haca3(Method):
             decoder_profile_weight=decoder_profile_weight,
             autocast=autocast,
             batch=batch,
+            noise=noise,
         )
 
 

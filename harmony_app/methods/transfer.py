@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harmony_app.errors import ModelError
+from harmony_app.errors import ModelError, OptionError
 from harmony_app.imaging.curves import (
     IDENTITY,
     apply_curve,
@@ -21,9 +21,14 @@ from harmony_app.imaging.curves import (
     calibration_curve,
     compose_curves,
 )
-from harmony_app.imaging.denoise import edge_preserving_mean, noise_level
+from harmony_app.imaging.denoise import (
+    SURE,
+    edge_preserving_mean,
+    noise_level,
+    white_matter_noise,
+)
 from harmony_app.imaging.grid import WORKING_AFFINE
-from harmony_app.imaging.profile import TISSUES, TissueProfile, measure_profile
+from harmony_app.imaging.profile import TISSUES, measure_profile
 from harmony_app.imaging.resample import resample
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import Harmonized, Method, Scan, Style
@@ -43,8 +48,11 @@ CHUNK = 1 << 19
 CALIBRATIONS = 2
 """Times the tissue levels are measured and corrected."""
 
-WHITE, SURE = TISSUES.index('WM'), 242
-"""White matter among the maps, and from where on it is sure (of 255)."""
+WHITE = TISSUES.index('WM')
+"""White matter among the maps."""
+
+NOISE = ('match', 'keep', 'remove')
+"""What becomes of a scan's noise: no more than the target's, what it was, or none."""
 
 LEVELS_CLOSED = 0.7
 """Share of the distance in the tissue levels that is closed at least."""
@@ -67,12 +75,15 @@ class BilateralGrid:
         Knots of the monotone map of the scan that the coefficients act on.
     curve : tuple of (float, float)
         Knots of a monotone map of the result that brings its tissues near the target's.
+    noise_kept : float
+        Share of the scan's noise that stays, 0 to 1.
     """
 
     coefficients: torch.Tensor
     last_bin: float
     base: tuple[tuple[float, float], ...] = IDENTITY
     curve: tuple[tuple[float, float], ...] = IDENTITY
+    noise_kept: float = 1.0
 
     def apply(
         self, volume: Volume, to_working: np.ndarray | None = None, noise: float = 0.0
@@ -87,8 +98,8 @@ class BilateralGrid:
             Millimetres of the volume to millimetres of the working grid; identity where None.
         noise : float
             Standard deviation of the noise. The maps then act on the scan without it, and
-            what was taken off is added back, smaller where the maps darken: noise is never
-            amplified.
+            what was taken off is added back, smaller where the maps darken and by
+            ``noise_kept``: noise is never amplified.
 
         Returns
         -------
@@ -110,7 +121,7 @@ class BilateralGrid:
         """
         result = apply_curve(mapped, self.curve)
         if guide is not volume:
-            share = np.clip(result / np.maximum(guide.data, 1e-3), 0, 1)
+            share = self.noise_kept * np.clip(result / np.maximum(guide.data, 1e-3), 0, 1)
             result = np.maximum(result + share * (volume.data - guide.data), 0)
             result[volume.data <= 0] = 0
         return volume.with_data(result)
@@ -138,7 +149,7 @@ class BilateralGrid:
 
 def native_noise(scan: Scan) -> float:
     """Standard deviation of the noise of a scan on its own grid, in its white matter."""
-    white = Volume((scan.tissues[WHITE] > SURE).astype(np.uint8), WORKING_AFFINE)
+    white = Volume((scan.tissues[WHITE] > 255 * SURE).astype(np.uint8), WORKING_AFFINE)
     to_native = np.linalg.inv(scan.native_to_working)
     mask = resample(white, scan.native.shape, scan.native.affine, to_native, order=0)
     return noise_level(scan.native, mask.data > 0)
@@ -155,15 +166,27 @@ class Transfer(Method):
         What ``model.json`` says.
     device : str
         Where the network runs.
+    noise : str
+        One of :data:`NOISE`. A target whose noise is not known leaves the scan's as it is.
+
+    Raises
+    ------
+    OptionError
+        For an unknown choice of noise.
     """
 
     name = 'transfer'
     needs_training = True
 
-    def __init__(self, network: TransferNetwork, metadata: dict, device: str = 'cpu'):
+    def __init__(
+        self, network: TransferNetwork, metadata: dict, device: str = 'cpu', noise: str = 'match'
+    ):
+        if noise not in NOISE:
+            raise OptionError(f'--noise {noise}: choose one of {", ".join(NOISE)}')
         self.network = network.to(device).eval()
         self.metadata = metadata
         self.device = device
+        self.noise = noise
 
     def harmonize(self, session: Sequence[Scan], target: Style) -> list[Harmonized]:
         """Bring every scan of the target's contrast to the target; others are left out."""
@@ -173,7 +196,7 @@ class Transfer(Method):
                 continue
             moved = shift_fluid(scan, session, target.profile)
             source = moved.scan if moved else scan
-            grid, working = self.predict(source, target.profile, target.scans == 1)
+            grid, working = self.predict(source, target)
             results.append(
                 Harmonized(
                     source=scan.name,
@@ -183,6 +206,7 @@ class Transfer(Method):
                     settings={
                         'TransferBase': [list(knot) for knot in grid.base],
                         'TransferCalibration': [list(knot) for knot in grid.curve],
+                        'TransferNoiseKept': round(grid.noise_kept, 4),
                         'TransferModel': self.metadata.get('weights_sha256', ''),
                         **(moved.settings if moved else {}),
                     },
@@ -191,20 +215,16 @@ class Transfer(Method):
         return results
 
     @torch.inference_mode()
-    def predict(
-        self, scan: Scan, target: TissueProfile, one_scan: bool = False
-    ) -> tuple[BilateralGrid, Volume]:
+    def predict(self, scan: Scan, style: Style) -> tuple[BilateralGrid, Volume]:
         """Predict the grid that brings a scan to a style, and calibrate it.
 
         Parameters
         ----------
         scan : Scan
             The source.
-        target : TissueProfile
-            The measured style to reach.
-        one_scan : bool
-            The style is that of a single scan, whose plain medians are to be met too; those
-            of a style averaged over people are no single person's.
+        style : Style
+            The style to reach. The plain medians are met too where it is that of a single
+            scan; those of a style averaged over people are no single person's.
 
         Returns
         -------
@@ -213,20 +233,24 @@ class Transfer(Method):
         working : Volume
             The scan on the working grid under it.
         """
+        target = style.profile
         features = features_of_working(scan.working.data, scan.brain, scan.tissues, self.device)
         condition = condition_vector(scan.profile, target, scan.contrast).to(self.device)
         coefficients = self.network(features[None], condition[None])[0]
         base = calibration_curve(scan.profile, target)
-        grid = BilateralGrid(coefficients, self.network.config.last_bin, base)
-        noise = noise_level(scan.working, scan.tissues[WHITE] > SURE)
+        noise = white_matter_noise(scan.working, scan.tissues)
+        kept = self._noise_kept(noise, style.noise)
+        last_bin = self.network.config.last_bin
+        grid = BilateralGrid(coefficients, last_bin, base, noise_kept=kept)
         guide = edge_preserving_mean(scan.working, noise)
         mapped = grid.map(guide)
         curve = grid.curve
         rounds = [('levels', bounded_levels, LEVELS_CLOSED)] * CALIBRATIONS
-        if one_scan:
+        if style.scans == 1:
             rounds += [('medians', bounded_distance, MEDIANS_CLOSED)] * CALIBRATIONS
         for measure, bounded, closed in rounds:
-            reached = measure_profile(apply_curve(mapped, curve), scan.brain, scan.tissues)
+            now = apply_curve(mapped, curve)
+            reached = measure_profile(now, scan.brain, scan.tissues, scan.fluid)
             here, start, goal = (getattr(p, measure) for p in (reached, scan.profile, target))
             wanted = bounded(here, start, goal, closed)
             step = calibration_curve(replace(reached, levels=here), replace(target, levels=wanted))
@@ -234,13 +258,21 @@ class Transfer(Method):
         grid = replace(grid, curve=curve)
         return grid, grid.finish(scan.working, guide, mapped)
 
+    def _noise_kept(self, noise: float, wanted: float | None) -> float:
+        """Share of a scan's noise that stays in the result."""
+        if self.noise == 'remove':
+            return 0.0
+        if self.noise == 'keep' or wanted is None or noise <= 0:
+            return 1.0
+        return min(1.0, wanted / noise)
+
     def save(self, folder: Path) -> None:
         """Write the model folder."""
         metadata = self.metadata | {'method': self.name, 'network': asdict(self.network.config)}
         write_model_folder(Path(folder), metadata, self.network.state_dict())
 
     @classmethod
-    def load(cls, folder: Path, device: str = 'cpu') -> 'Transfer':
+    def load(cls, folder: Path, device: str = 'cpu', noise: str = 'match') -> 'Transfer':
         """Read a model folder; ModelError where it is not whole or not of this method."""
         metadata, tensors = read_model_folder(Path(folder), cls.name)
         try:
@@ -254,4 +286,4 @@ class Transfer(Method):
             )
         network = TransferNetwork(config)
         load_weights(network, tensors, folder)
-        return cls(network, metadata, device)
+        return cls(network, metadata, device, noise)

@@ -170,7 +170,7 @@ def method_options(config: RunConfig) -> dict:
     """Settings of the method that were given on the command line."""
     return {
         name: getattr(config, name)
-        for name in ('detail', 'fusion')
+        for name in ('detail', 'fusion', 'noise')
         if getattr(config, name) is not None
     }
 

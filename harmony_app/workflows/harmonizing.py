@@ -27,7 +27,7 @@ def load_scans(
         Records of each scan, and of the session that each scan belongs to.
     """
     scans = []
-    maps: dict[Path, tuple[np.ndarray, np.ndarray, bool]] = {}
+    maps: dict[Path, dict] = {}
     for first, second, session in zip(prepared, finished, aligned, strict=True):
         ready = Record(second)
         if ready.failure:
@@ -36,8 +36,12 @@ def load_scans(
         session = Path(session)
         if session not in maps:
             shared = Record(session)
-            doubtful = bool(shared.facts['doubtful'])
-            maps[session] = shared.array('brain'), shared.array('tissues'), doubtful
+            maps[session] = {
+                'brain': shared.array('brain'),
+                'tissues': shared.array('tissues'),
+                'fluid': shared.array('fluid') if 'fluid' in shared else None,
+                'doubtful': bool(shared.facts['doubtful']),
+            }
         native, to_working = volume_of(record), np.array(ready.facts['to_working'])
         if 'field' in ready:
             native = divide_field(native, ready.array('field'), to_working)
@@ -49,11 +53,9 @@ def load_scans(
                 working=Volume(ready.array('working'), WORKING_AFFINE),
                 native=native.with_data(np.maximum(native.data * scale, 0)),
                 native_to_working=to_working,
-                brain=maps[session][0],
-                tissues=maps[session][1],
                 profile=TissueProfile.from_dict(ready.facts['profile']),
                 site=record.facts['site'],
-                doubtful=maps[session][2],
+                **maps[session],
             )
         )
     return scans

@@ -283,7 +283,8 @@ class SessionOutputs:
             'brain_ml': float(brain.sum() / 1000),
         }
         try:
-            reached = measure_profile(after.data, brain, self.map('tissues'))
+            fluid = self.aligned.array('fluid') if 'fluid' in self.aligned else None
+            reached = measure_profile(after.data, brain, self.map('tissues'), fluid)
         except ValueError:
             reached = None
         for stage, measured in (('before', profile), ('after', reached), ('target', style.profile)):

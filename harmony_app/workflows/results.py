@@ -19,6 +19,7 @@ WITHOUT_EFFECT = {
     'target': '--target',
     'detail': '--detail',
     'fusion': '--fusion',
+    'noise': '--noise',
     'impute': '--impute',
     'include_contrast_enhanced': '--include-contrast-enhanced',
     'skip_bids_validation': '--skip-bids-validation',

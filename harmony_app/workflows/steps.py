@@ -137,7 +137,8 @@ def align_session(out: Path, prepared: Sequence[Path], seed: int = SEED) -> Path
     Parameters
     ----------
     out : Path
-        Record to write: ``brain`` and ``tissues`` on the working grid; facts
+        Record to write: ``brain`` and ``tissues`` on the working grid, ``fluid`` on that of 2 mm
+        where several contrasts tell it; facts
         ``reference``, ``to_reference`` and ``to_working`` (by scan), ``failures``.
     prepared : sequence of Path
         Records of :func:`prepare_scan`.
@@ -190,7 +191,9 @@ def align_session(out: Path, prepared: Sequence[Path], seed: int = SEED) -> Path
         'mask_given': bool(masks),
         'failures': failures,
     }
-    return write_record(out, facts, {'brain': brain, 'tissues': tissues})
+    arrays = {'brain': brain, 'tissues': tissues}
+    fluid = _tell_fluid(scans, to_working, brain, tissues)
+    return write_record(out, facts, arrays if fluid is None else arrays | {'fluid': fluid})
 
 
 def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
@@ -215,6 +218,7 @@ def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
     to_working = np.array(session.facts['to_working'][name])
     working = resample(volume_of(scan), WORKING_SHAPE, WORKING_AFFINE, to_working)
     brain, tissues = session.array('brain'), session.array('tissues')
+    fluid = session.array('fluid') if 'fluid' in session else None
     field = None
     try:
         peak = white_matter_peak(working.data, brain, tissues)
@@ -224,7 +228,7 @@ def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
             working = divide_field(working, field, np.eye(4))
             peak = white_matter_peak(working.data, brain, tissues)
         data = np.maximum(working.data / np.float32(peak), 0)
-        profile = measure_profile(data, brain, tissues)
+        profile = measure_profile(data, brain, tissues, fluid)
     except ValueError as error:
         message = f'{scan.facts["path"]}: {error}; is this a brain, and its whole?'
         return write_record(out, facts | {'failure': failure_of(ScanError(message))})
@@ -245,6 +249,24 @@ def volume_of(record: Record) -> Volume:
 def failure_of(error: HarmonyError) -> dict:
     """An error as plain data."""
     return {'message': ' '.join(str(error).split()), 'exit_code': int(error.exit_code)}
+
+
+def _tell_fluid(
+    scans: Sequence[Record], to_working: dict, brain: np.ndarray, tissues: np.ndarray
+) -> np.ndarray | None:
+    """Share of fluid by the first scan of each contrast that lies on the template."""
+    from harmony_app.imaging.fluid import session_fluid
+
+    firsts: dict[str, Record] = {}
+    for record in scans:
+        if record.facts['name'] in to_working:
+            firsts.setdefault(record.facts['contrast'], record)
+    return session_fluid(
+        [volume_of(record) for record in firsts.values()],
+        [np.asarray(to_working[record.facts['name']]) for record in firsts.values()],
+        brain,
+        tissues,
+    )
 
 
 def _reference_rank(record: Record) -> tuple:

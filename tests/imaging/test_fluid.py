@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harmony_app.imaging.fluid import FLOOR, fit_fluid_reader
+from harmony_app.imaging.fluid import FLOOR, fit_fluid_reader, session_fluid
+from harmony_app.imaging.grid import WORKING_AFFINE, coarse_grid, halved
+from harmony_app.imaging.template import load_template
+from harmony_app.imaging.volume import Volume
 
 SHAPE = (24, 24, 24)
 LEVELS = {'PDw': (1.17, 1.0, 1.33), 'T2w': (1.5, 1.0, 4.3), 'FLAIR': (1.12, 1.0, 0.1)}
@@ -83,3 +86,23 @@ def test_what_cannot_be_told_is_refused():
         fit(images, levels, tissues)
     with pytest.raises(ValueError, match='too little brain'):
         fit(images, levels, np.zeros_like(tissues))
+
+
+def test_a_session_tells_its_fluid_on_the_grid_of_2_mm():
+    template = load_template()
+    labels = template.tissues.argmax(axis=0)
+    rng = np.random.default_rng(0)
+    scans = []
+    for contrast in ('PDw', 'T2w'):
+        image = np.array(LEVELS[contrast], np.float32)[labels] * template.brain
+        image = 300 * np.abs(image + 0.03 * rng.standard_normal(image.shape, np.float32))
+        scans.append(Volume(image, WORKING_AFFINE))
+    maps = (255 * template.tissues).astype(np.uint8)
+    share = session_fluid(scans, [np.eye(4)] * 2, template.brain, maps) / 255
+    assert share.shape == coarse_grid(2)[0]
+    inside = halved(template.brain) > 0.99
+    pure = {i: inside & (halved(labels == i) > 0.99) for i in range(3)}
+    assert np.median(share[pure[2]]) > 0.9
+    assert np.median(share[pure[0]]) < 0.05
+    assert np.median(share[pure[1]]) < 0.05
+    assert session_fluid(scans[:1], [np.eye(4)], template.brain, maps) is None

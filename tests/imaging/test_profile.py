@@ -36,6 +36,30 @@ def test_displaced_maps_move_the_level_of_csf_less_than_its_median(displacement)
     assert change['levels'] < 0.1
 
 
+def test_fluid_as_bright_as_grey_matter_is_left_out_where_the_session_tells_it():
+    """A third of the surest grey matter is fluid, a little brighter, as in PDw."""
+    data, brain, tissues = head(0)
+    data = data.copy()
+    data[tissues[2] > 0] += 0.45  # fluid at 0.65 beside grey matter at 0.6
+    wet = tissues[0] > 0
+    wet[:, :50] = False
+    data[wet] += 0.05
+    fluid = np.where(wet | (tissues[2] > 0), 1, 0).astype(np.float32)
+    told = measure_profile_coarse(data, brain, tissues, fluid)
+    alone = measure_profile_coarse(data, brain, tissues)
+    assert abs(told.levels[0] - GM) < 0.01
+    assert abs(told.levels[0] - GM) < abs(alone.levels[0] - GM)
+    assert told.levels[1:] == alone.levels[1:]
+
+
+def test_fluid_that_grey_matter_differs_from_changes_nothing():
+    data, brain, tissues = head(0)
+    fluid = (np.random.default_rng(1).random(data.shape) > 0.5).astype(np.float32)
+    assert measure_profile_coarse(data, brain, tissues, fluid) == measure_profile_coarse(
+        data, brain, tissues
+    )
+
+
 def test_a_style_without_levels_takes_its_medians():
     fields = TissueProfile((0.7, 1.0, 0.2), (0.1,) * 3, (0.5,) * 100, ()).to_dict()
     del fields['levels']

@@ -8,17 +8,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harmony_app.errors import ModelError
+from harmony_app.errors import ModelError, OptionError
 from harmony_app.imaging.curves import (
     IDENTITY,
     apply_curve,
     calibration_curve,
     compose_curves,
 )
+from harmony_app.imaging.denoise import white_matter_noise
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
 from harmony_app.imaging.profile import TissueProfile, measure_profile
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import Scan, Style
+from harmony_app.methods.registry import packaged_model
 from harmony_app.methods.transfer import (
     LEVELS_CLOSED,
     MEDIANS_CLOSED,
@@ -145,6 +147,91 @@ def test_a_planted_thin_structure_is_kept(scan):
     after = method.harmonize([marked], style)[0].working.data
     around = np.median(after[86:96, 60:160, 90:102])
     assert np.median(after[90:92, 60:160, 96]) < 0.9 * around
+
+
+@pytest.mark.parametrize(
+    ('choice', 'wanted', 'share'),
+    [
+        ('match', 0.015, 0.5),
+        ('match', 0.2, 1),
+        ('match', None, 1),
+        ('keep', 0.01, 1),
+        ('remove', 1, 0),
+    ],
+)
+def test_noise_becomes_what_was_asked_for(scan, choice, wanted, share):
+    """Noise of 3 % of white matter, of which the target has half, more, or nobody knows."""
+    style = Style('x', 'T1w', scan.profile, noise=wanted)
+    (result,) = Transfer(_network(), {}, noise=choice).harmonize([scan], style)
+    before = white_matter_noise(scan.working, scan.tissues)
+    assert before == pytest.approx(0.03, rel=0.08)
+    assert result.settings['TransferNoiseKept'] == pytest.approx(share, abs=0.03)
+    for volume in (result.working, result.native):
+        after = white_matter_noise(volume, scan.tissues)
+        assert after <= max(share, 0.25) * before * 1.1
+        assert after >= share * before * 0.9
+
+
+def test_an_unknown_choice_of_noise_is_refused():
+    with pytest.raises(OptionError, match='--noise loud'):
+        Transfer(_network(), {}, noise='loud')
+
+
+def test_noise_of_a_style_is_that_of_its_scans(scan):
+    style = Transfer(_network(), {}).encode_target([scan], 'x')
+    assert style.noise == pytest.approx(0.03, rel=0.08)
+    assert Style.from_dict(style.to_dict()) == style
+
+
+@pytest.fixture(scope='module')
+def packaged() -> Transfer:
+    return Transfer.load(packaged_model('transfer'))
+
+
+def test_identity_stays_identity(scan, packaged):
+    """The packaged network, asked for the scan's own style, leaves the brain as it is."""
+    style = packaged.encode_target([scan], 'own')
+    (result,) = packaged.harmonize([scan], style)
+    inside = scan.brain
+    change = np.abs(result.working.data - scan.working.data)[inside]
+    assert np.percentile(change, 95) < 0.03
+
+
+@pytest.mark.parametrize('power', [0.7, 1.4])
+def test_a_monotone_remapping_is_undone(scan, packaged, power):
+    remapped = scan.working.data**power
+    source = Scan.of_working(
+        'T1w', 'T1w', Volume(remapped, WORKING_AFFINE), scan.brain, scan.tissues
+    )
+    style = packaged.encode_target([scan], 'own')
+    result = packaged.harmonize([source], style)[0].working.data
+    error = [np.abs(x - scan.working.data)[scan.brain].mean() for x in (remapped, result)]
+    assert error[1] < 0.35 * error[0]
+
+
+def test_an_unseen_style_gives_a_sane_image(scan, packaged):
+    style = Style('odd', 'T1w', _profile(1.9, 1.0, 3.5))
+    result = packaged.harmonize([scan], style)[0].working.data
+    assert np.isfinite(result).all()
+    assert result.min() >= 0
+    assert result.max() < 8
+    assert (result[scan.working.data == 0] == 0).all()
+
+
+def test_a_planted_lesion_stays_and_none_comes(scan, packaged):
+    """A ball in white matter, darker than grey matter, and what there is without it."""
+    grid = np.meshgrid(*map(np.arange, WORKING_SHAPE), indexing='ij', sparse=True)
+    ball = sum((g - c) ** 2 for g, c in zip(grid, (96, 100, 80), strict=True)) <= 16
+    marked = scan.working.data.copy()
+    marked[ball] *= 0.5
+    style = Style('x', 'T1w', _profile(0.75, 1.0, 0.3))
+    found = {}
+    for name, data in (('with', marked), ('without', scan.working.data)):
+        source = replace(scan, working=scan.working.with_data(data))
+        after = packaged.harmonize([source], style)[0].working.data
+        found[name] = float(np.median(after[ball]))
+    assert found['with'] < 0.75
+    assert found['without'] == pytest.approx(1, abs=0.05)
 
 
 def test_other_contrasts_are_left_out(scan):
