@@ -54,10 +54,10 @@ WHITE = TISSUES.index('WM')
 NOISE = ('match', 'keep', 'remove')
 """What becomes of a scan's noise: no more than the target's, what it was, or none."""
 
-LEVELS_CLOSED = 0.7
+LEVELS_CLOSED = 0.85
 """Share of the distance in the tissue levels that is closed at least."""
 
-MEDIANS_CLOSED = 0.65
+MEDIANS_CLOSED = 0.78
 """The same of the plain medians under the registered maps, where the target is one scan."""
 
 
