@@ -35,16 +35,33 @@ def shown_part(volume: Volume) -> np.ndarray:
     volume : Volume
         Zero outside its field of view.
     """
-    step = 4
-    padded = np.pad(volume.data != 0, [(0, -n % step) for n in volume.shape])
-    x, y, z = (n // step for n in padded.shape)
-    # dark voxels inside the field of view are part of it: ask blocks, and fill their holes
-    measured = padded.reshape(x, step, y, step, z, step).any(axis=(1, 3, 5))
-    measured = ndimage.binary_fill_holes(measured)
-    for axis in range(3):
+    return head_mask(volume) & measured_part(volume.data)
+
+
+def measured_part(data: np.ndarray, step: int = 4) -> np.ndarray:
+    """Field of view of a scan, air included where it was kept, bool.
+
+    Parameters
+    ----------
+    data : ndarray, any shape
+        Volume or slice, zero where nothing was measured.
+    step : int
+        Edge of the blocks that are asked: dark voxels inside the field of view are part of it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> data = np.zeros((4, 12))
+    >>> data[1, 2:7] = 0.1
+    >>> measured_part(data).sum(axis=1)
+    array([8, 8, 8, 8])
+    """
+    padded = np.pad(data != 0, [(0, -n % step) for n in data.shape])
+    blocks = padded.reshape([m for n in padded.shape for m in (n // step, step)])
+    measured = ndimage.binary_fill_holes(blocks.any(axis=tuple(range(1, 2 * data.ndim, 2))))
+    for axis in range(data.ndim):
         measured = measured.repeat(step, axis=axis)
-    x, y, z = volume.shape
-    return head_mask(volume) & measured[:x, :y, :z]
+    return measured[tuple(slice(0, n) for n in data.shape)]
 
 
 def represent(
@@ -57,29 +74,35 @@ def represent(
     data : ndarray, shape (X, Y, Z), float32
         White-matter peak at 1.
     mask : ndarray, shape (X, Y, Z), bool
-        What it shows; not empty.
+        Head or brain that it shows; not empty.
     slices : int
         Slices of each orientation, evenly over those that show at least a quarter of the
         foreground of the fullest.
+
+    Notes
+    -----
+    Theta sees the foreground; eta the field of view, for ghosts and noise show in the air.
     """
     thetas, etas = [], []
+    view = mask | measured_part(data)
     for axis in ORIENTATIONS.values():
         area = np.moveaxis(mask, axis, 0).sum(axis=(1, 2))
         full = np.flatnonzero(area >= max(1, area.max() / 4))
         chosen = np.unique(
             full[np.linspace(0, len(full) - 1, slices + 2).round().astype(int)[1:-1]]
         )
-        only = np.zeros_like(mask)
+        only = np.zeros_like(view)
         index = [slice(None)] * 3
         index[axis] = chosen
-        only[tuple(index)] = mask[tuple(index)]
+        only[tuple(index)] = view[tuple(index)]
         orientation = next(name for name, a in ORIENTATIONS.items() if a == axis)
         for group in slice_groups(only, orientation, compute.batch):
             with compute.running():
                 shown = compute.tensor(group.take(mask))[:, None]
-                images = compute.tensor(group.take(data))[:, None] * shown
+                images = compute.tensor(group.take(data))[:, None]
+                field = compute.tensor(group.take(view))[:, None]
                 thetas.append(nets.theta(images, shown)[0].float().cpu().numpy())
-                etas.append(nets.eta(images, shown).float().cpu().numpy())
+                etas.append(nets.eta(images, field).float().cpu().numpy())
     theta, eta = np.concatenate(thetas), np.concatenate(etas)
     return Representation(
         tuple(theta.mean(0).tolist()), tuple(eta.mean(0).tolist()), tuple(theta.std(0).tolist())

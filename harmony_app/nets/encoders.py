@@ -9,6 +9,9 @@ from harmony_app.nets.masked import MaskedConv, masked_mean, pool_mask
 MULTIPLE = 16
 """Slices have a height and width that is a multiple of this."""
 
+DARK = 0.3
+"""Where the surroundings are darker than this, white matter at 1, eta looks for air."""
+
 
 class ThetaEncoder(nn.Module):
     """Contrast representation: mean and log variance of a small normal variable.
@@ -82,42 +85,61 @@ class ThetaEncoder(nn.Module):
 class EtaEncoder(nn.Module):
     """Artifact representation: non-negative, near zero for a clean slice, grows with severity.
 
-    A residual network with four convolutional layers and a pooling over the foreground. It
-    is given the slice and what a 3 x 3 and a 9 x 9 mean leave of it, where noise, ghosts
-    and blur show, and the logarithm of what it pools, for artifacts multiply.
+    Residual stages, each half as fine as the one before, pooled over the field of view and
+    over what is dark in it: ghosts, motion and noise show in the air around the head. It is
+    given the slice and what a 3 x 3 and a 9 x 9 mean leave of it, where noise, ghosts and
+    blur show, and the logarithm of what it pools, for artifacts multiply.
 
     Parameters
     ----------
     dimension : int
         Length of eta.
-    widths : tuple of 2 int
-        Channels of the two residual stages.
+    widths : tuple of int
+        Channels of the residual stages.
     """
 
-    def __init__(self, dimension: int = 2, widths: tuple[int, int] = (16, 24)):
+    def __init__(self, dimension: int = 2, widths: tuple[int, ...] = (16, 24, 32)):
         super().__init__()
-        first, second = widths
-        self.stem = MaskedConv(3, first, norm=False, stride=2)
-        self.first = MaskedConv(first, first, norm=False)
-        self.widen = MaskedConv(first, second, norm=False, stride=2)
-        self.second = MaskedConv(second, second, norm=False)
+        self.stem = MaskedConv(3, widths[0], norm=False, stride=2)
+        self.stages = nn.ModuleList(MaskedConv(n, n, norm=False) for n in widths)
+        self.down = nn.ModuleList(
+            MaskedConv(i, o, norm=False, stride=2)
+            for i, o in zip(widths[:-1], widths[1:], strict=True)
+        )
         self.head = nn.Sequential(
-            nn.Linear(2 * (first + second), 32), nn.LeakyReLU(0.1), nn.Linear(32, dimension)
+            nn.LayerNorm(4 * sum(widths)),
+            nn.Linear(4 * sum(widths), 64),
+            nn.LeakyReLU(0.1),
+            nn.Linear(64, dimension),
         )
 
-    def forward(self, images: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Encode slices (B, 1, H, W) with their foreground to eta, shape (B, dimension)."""
-        half = pool_mask(mask)
-        quarter = pool_mask(half)
-        images = images * mask
-        fine = 10 * (images - _local_mean(images, mask, 3)) * mask
-        coarse = 4 * (images - _local_mean(images, mask, 9)) * mask
-        features = self.stem(torch.cat([images, fine, coarse], dim=1), half)
-        features = features + self.first(features, half)
-        wide = self.widen(features, quarter)
-        wide = wide + self.second(wide, quarter)
-        pooled = torch.cat([_pooled(features, half), _pooled(wide, quarter)], dim=1)
-        return self.head(torch.log(pooled.abs() + 0.03)).abs()
+    def forward(self, images: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
+        """Encode slices.
+
+        Parameters
+        ----------
+        images, view : Tensor, shape (B, 1, H, W)
+            Slice, and its field of view: air included where it was measured.
+
+        Returns
+        -------
+        Tensor, shape (B, dimension)
+        """
+        images = images * view
+        smooth = _local_mean(images, view, 9)
+        fine = 10 * (images - _local_mean(images, view, 3)) * view
+        coarse = 4 * (images - smooth) * view
+        dark = torch.sigmoid((DARK - smooth) / (0.2 * DARK)) * view
+        mask, dark = pool_mask(view), functional.avg_pool2d(dark, 2)
+        features = self.stem(torch.cat([images, fine, coarse], dim=1), mask)
+        pooled = []
+        for stage, widen in zip(self.stages, [*self.down, None], strict=True):
+            features = features + stage(features, mask)
+            pooled += [_pooled(features, mask), _weighted(features, dark, mask)]
+            if widen is not None:
+                mask, dark = pool_mask(mask), functional.avg_pool2d(dark, 2)
+                features = widen(features, mask)
+        return self.head(torch.log(torch.cat(pooled, dim=1).abs() + 0.03)).abs()
 
 
 def compress(images: torch.Tensor) -> torch.Tensor:
@@ -143,4 +165,13 @@ def _pooled(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     mean = masked_mean(features, mask)
     centred = (features - mean[..., None, None]) * mask
     spread = torch.sqrt(masked_mean(centred.square(), mask) + 1e-6)
+    return torch.cat([mean, spread], dim=1)
+
+
+def _weighted(features: torch.Tensor, weights: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """As :func:`_pooled` with weights (B, 1, H, W); near zero where they have little in sum."""
+    total = weights.sum((2, 3)) + 1e-3 * mask.sum((2, 3)) + 1e-3
+    mean = (features * weights).sum((2, 3)) / total
+    centred = features - mean[..., None, None]
+    spread = torch.sqrt((centred.square() * weights).sum((2, 3)) / total + 1e-6)
     return torch.cat([mean, spread], dim=1)

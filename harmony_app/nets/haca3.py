@@ -38,7 +38,7 @@ class Haca3Config:
     theta: int = 2
     eta: int = 2
     theta_widths: tuple[int, ...] = (16, 32, 32, 64)
-    eta_widths: tuple[int, int] = (16, 24)
+    eta_widths: tuple[int, ...] = (16, 24, 32)
     fusion_width: int = 8
 
     def to_dict(self) -> dict:

@@ -21,7 +21,7 @@ from harmony_app.training.options import add_loop_options, loop_settings
 from harmony_app.training.slice_batch import LEVELS, Batch
 from harmony_app.training.slices import SliceSampler
 
-TERMS = ('reconstruction', 'kl', 'anatomy', 'artifact', 'cycle', 'tissue', 'levels')
+TERMS = ('reconstruction', 'kl', 'anatomy', 'artifact', 'cycle', 'tissue', 'levels', 'attention')
 CHECKS = (6, 8)
 """Batches of the validation, and slices of each."""
 
@@ -76,15 +76,44 @@ class Haca3Training(Training):
 
     def losses(self, batch: Batch, step: int, done: float) -> dict[str, torch.Tensor]:
         """Every loss by name, and their weighted sum ``loss``."""
-        terms = self.compute_terms(batch.to(self.device), step, done)
-        weights = asdict(self.settings)
-        known = max(0.1, 1 - 0.9 * done / self.settings.tissue_until)
+        batch, settings = batch.to(self.device), self.settings
+        if done < settings.eta_first:
+            artifact = self._eta_alone(batch)
+            silent = dict.fromkeys(TERMS, torch.zeros_like(artifact))
+            return {'loss': artifact} | silent | {'artifact': artifact}
+        done = (done - settings.eta_first) / max(1e-9, 1 - settings.eta_first)
+        terms = self.compute_terms(batch, step, done)
+        weights = asdict(settings)
+        known = max(0.1, 1 - 0.9 * done / settings.tissue_until)
         weights['tissue'] *= known
         weights['levels'] *= known
         return {'loss': sum(weights[name] * terms[name] for name in TERMS)} | terms
 
+    def _eta_alone(self, batch: Batch) -> torch.Tensor:
+        """What eta learns from, and no other network."""
+        count = len(batch.sources)
+        etas = self.network.eta(
+            torch.cat(
+                [batch.sources.flatten(0, 1)[:, None], batch.clean, batch.mild, batch.severe]
+            ),
+            torch.cat([batch.views[:, :2].flatten(0, 1)[:, None], *[batch.views[:, 2:]] * 3]),
+        ).float()
+        sources, *artifacts = etas.split([2 * count, *[count] * 3])
+        return losses.severity_loss(*artifacts, batch.severity) + losses.graded_loss(
+            sources, batch.source_severity.flatten()
+        )
+
     def compute_terms(self, batch: Batch, step: int, done: float) -> dict[str, torch.Tensor]:
-        """Every loss on a batch, not weighted, by name."""
+        """Every loss on a batch, not weighted, by name.
+
+        Parameters
+        ----------
+        batch : Batch
+        step : int
+            Steps before this one.
+        done : float
+            Share of the budget after eta's own part, 0 to 1.
+        """
         nets, settings = self.network, self.settings
         count, noise = len(batch.sources), Noise(batch.seeds, self.device)
         images = batch.sources.flatten(0, 1)[:, None]
@@ -96,12 +125,17 @@ class Haca3Training(Training):
         extra = [batch.clean, batch.mild, batch.severe] if step % 2 == 0 else []
         etas = nets.eta(
             torch.cat([images, batch.style, *extra]),
-            torch.cat([masks, *[batch.style_mask] * (1 + len(extra))]),
+            torch.cat(
+                [
+                    batch.views[:, :2].flatten(0, 1)[:, None],
+                    *[batch.views[:, 2:]] * (1 + len(extra)),
+                ]
+            ),
         ).float()
         source_eta, target_eta, *artifacts = etas.split([2 * count, *[count] * (1 + len(extra))])
-        artifact = etas.new_zeros(())
+        artifact = losses.graded_loss(source_eta, batch.source_severity.flatten())
         if artifacts:
-            artifact = 2 * losses.severity_loss(*artifacts, batch.severity)
+            artifact = artifact + 2 * losses.severity_loss(*artifacts, batch.severity)
         mean, log_variance = (v.float() for v in nets.theta(batch.style, batch.style_mask))
         theta = mean + noise.normal(mean.shape[1]) * torch.exp(0.5 * log_variance)
 
@@ -142,7 +176,23 @@ class Haca3Training(Training):
                 masks * batch.known.repeat_interleave(2)[:, None, None, None],
             ),
             'levels': self._levels_loss(torch.cat([source_theta, mean]), batch),
+            'attention': self._attention_loss(
+                torch.cat([theta, target_eta], dim=1), sources, logits, batch
+            ),
         }
+
+    def _attention_loss(self, target, sources, logits, batch: Batch) -> torch.Tensor:
+        """Cross entropy of the attention against how well each source explains the tissues.
+
+        Ours. The reconstruction tells the attention little, for a decoder makes do with either
+        source. Only the attention learns here: theta, eta and anatomy are given.
+        """
+        explained = losses.tissue_fit(
+            logits.detach().unflatten(0, (len(batch.sources), 2)), batch.anatomy, batch.source_masks
+        )
+        weights = self.network.attention(target.detach(), sources.detach(), batch.present)
+        counted = batch.known * batch.present.all(1)
+        return losses.attention_loss(weights.float(), explained, counted)
 
     def _dropout(self, present: torch.Tensor, noise: 'Noise') -> torch.Tensor:
         """Which sources count, shape (B, 2), bool; at least one of each pair."""
@@ -170,7 +220,7 @@ class Haca3Training(Training):
         count = levels.shape[2]
         ramp = torch.arange(1, count + 1, device=levels.device, dtype=levels.dtype) / count
         maps = torch.einsum('bslhw,l->bshw', levels, ramp)
-        stacked = torch.cat([maps, batch.sources], dim=1)
+        stacked = torch.cat([maps, batch.sources * batch.source_masks], dim=1)
         patchifier = self.helpers['patchifier']
         features = patchifier(stacked.flatten(0, 1)[:, None]).unflatten(0, stacked.shape[:2])
         features = features.float()
@@ -256,6 +306,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--begin-from', type=Path, help='model folder to start from; no warm-up then'
     )
+    parser.add_argument(
+        '--eta-first',
+        type=float,
+        help='share of the budget in which eta learns alone; none where begun from a model',
+    )
     parser.add_argument('--resume', action='store_true', help='continue from the checkpoint')
     parser.add_argument('--device', default='cpu')
     add_loop_options(parser, LOOP)
@@ -267,8 +322,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f'{checkpoint} exists: give --resume or another --out')
     if options.resume and not checkpoint.exists():
         raise InputError(f'{checkpoint}: no checkpoint to resume from')
-    warm = {'warm': 0.0} if options.begin_from else {}
-    settings = Settings(variant=options.variant, size=options.size, **warm)
+    shares = {'warm': 0.0, 'eta_first': 0.0} if options.begin_from else {}
+    if options.eta_first is not None:
+        shares['eta_first'] = options.eta_first
+    settings = Settings(variant=options.variant, size=options.size, **shares)
     ranks = distributed.start(options.device)
     device = ranks.device(options.device)
     heads, held_out = split_heads(options.heads, options.seed)

@@ -44,6 +44,12 @@ class Settings:
         Weights of the cross entropy of the anatomy against the phantom's tissues, and of the
         error of the tissue intensities that a small network reads off theta. Ours: anatomy and
         contrast find their meaning long before the losses of the paper alone would give it.
+    attention : float
+        Weight of the term that shows the attention which source explains the tissues better;
+        ours too.
+    eta_first : float
+        Share of the budget in which nothing but eta learns, before all else; the shares below
+        are of the rest. Alone it sees many more slices in a minute.
     warm : float
         Share of the budget in which anatomy and theta learn from the tissues only, and the
         decoder is given the true anatomy every other step.
@@ -65,6 +71,8 @@ class Settings:
     cycle: float = 0.1
     tissue: float = 2.0
     levels: float = 2.0
+    attention: float = 0.3
+    eta_first: float = 0.1
     warm: float = 0.3
     tissue_until: float = 0.8
     dropout: float = 0.35

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from harmony_app.nets.haca3 import Haca3Nets
 from harmony_app.training.heads import VALIDATION, load_heads
 from harmony_app.training.slice_batch import Batch
 from harmony_app.training.slices import SliceSampler
+from harmony_app.training.spoiled import corrupt, draw_kind
 
 
 @torch.no_grad()
@@ -28,24 +30,35 @@ def reconstruct(nets: Haca3Nets, batch: Batch) -> tuple[torch.Tensor, ...]:
     eta : Tensor, shape (B, 2, D)
         Of the sources.
     """
+    images = batch.sources.flatten(0, 1)[:, None]
+    masks = batch.source_masks.flatten(0, 1)[:, None]
+    levels = nets.anatomy(images, masks).unflatten(0, (len(batch.sources), 2))
+    weights, theta, eta = attend(nets, batch)
+    fused, union = nets.fuse(levels, weights, batch.source_masks[:, :, None])
+    return nets.decode(fused, union, theta), union, weights, eta
+
+
+@torch.no_grad()
+def attend(nets: Haca3Nets, batch: Batch) -> tuple[torch.Tensor, ...]:
+    """Weights (B, 2) of the sources, theta (B, D) of the style, eta (B, 2, D) of the sources."""
     count = len(batch.sources)
     images = batch.sources.flatten(0, 1)[:, None]
     masks = batch.source_masks.flatten(0, 1)[:, None]
-    levels = nets.anatomy(images, masks).unflatten(0, (count, 2))
-    eta = nets.eta(images, masks)
+    eta = nets.eta(images, batch.views[:, :2].flatten(0, 1)[:, None])
     sources = torch.cat([nets.theta(images, masks)[0], eta], dim=1)
     theta = nets.theta(batch.style, batch.style_mask)[0]
-    target = torch.cat([theta, nets.eta(batch.style, batch.style_mask)], dim=1)
+    target = torch.cat([theta, nets.eta(batch.style, batch.views[:, 2:])], dim=1)
     weights = nets.attention(target, sources.unflatten(0, (count, 2)), batch.present)
-    fused, union = nets.fuse(levels, weights, batch.source_masks[:, :, None])
-    return nets.decode(fused, union, theta), union, weights, eta.unflatten(0, (count, 2))
+    return weights, theta, eta.unflatten(0, (count, 2))
 
 
 def validate(nets: Haca3Nets, batches: Sequence[Batch]) -> dict[str, float]:
     """L1, SSIM and PSNR against the truth in the foreground.
 
-    ``other`` is what the contrast costs that was not among the sources, and ``order`` the
-    share of artifacts whose eta is larger than the milder one's.
+    ``other`` is what the contrast costs that was not among the sources, ``order`` the share of
+    artifacts whose eta is larger than the milder one's, ``eta_spearman`` the rank correlation
+    of the length of eta with the severity over all of them, and ``attention_away`` the mean
+    weight of a source that has a bad artifact beside one that has none: 0.5 would be chance.
 
     Parameters
     ----------
@@ -55,6 +68,9 @@ def validate(nets: Haca3Nets, batches: Sequence[Batch]) -> dict[str, float]:
     """
     values: dict[str, list[float]] = {}
     ordered: list[float] = []
+    lengths: list[float] = []
+    severities: list[float] = []
+    away: list[float] = []
 
     def add(name, value):
         values.setdefault(name, []).append(float(value))
@@ -80,13 +96,51 @@ def validate(nets: Haca3Nets, batches: Sequence[Batch]) -> dict[str, float]:
                 add('attention_same', weights[i, (first, second).index(wanted)])
         with torch.no_grad():
             levels = [
-                nets.eta(image, batch.style_mask).norm(dim=1)
+                nets.eta(image, batch.views[:, 2:]).norm(dim=1)
                 for image in (batch.clean, batch.mild, batch.severe)
             ]
         ordered += ((levels[2] > levels[1]) & (levels[1] > levels[0])).float().tolist()
-    return {name: float(np.mean(v)) for name, v in sorted(values.items())} | {
-        'order': float(np.mean(ordered))
-    }
+        lengths += torch.cat(levels[1:]).tolist()
+        severities += batch.severity.T.flatten().tolist()
+        away += weight_of_spoiled(nets, batch)
+    metrics = {name: float(np.mean(v)) for name, v in sorted(values.items())}
+    metrics |= {'order': float(np.mean(ordered)), 'eta_spearman': rank(severities, lengths)}
+    return metrics | ({'attention_away': float(np.mean(away))} if away else {})
+
+
+def rank(severities: Sequence[float], lengths: Sequence[float]) -> float:
+    """Rank correlation (Spearman) of lengths of eta with severities; 0 where all are alike.
+
+    Examples
+    --------
+    >>> rank([0.1, 0.4, 0.9], [0.2, 0.3, 0.8])
+    1.0
+    """
+    from scipy.stats import spearmanr
+
+    if np.ptp(lengths) == 0 or np.ptp(severities) == 0:
+        return 0.0
+    return float(spearmanr(severities, lengths).statistic)
+
+
+@torch.no_grad()
+def weight_of_spoiled(nets: Haca3Nets, batch: Batch) -> list[float]:
+    """Attention to a source with an artifact of severity 0.7 to 1, beside one as it is.
+
+    Each source of a pair is spoiled in turn, by the same artifact.
+    """
+    weights = []
+    for i in batch.present.all(1).nonzero()[:, 0].tolist():
+        one = Batch(*(getattr(batch, field.name)[i : i + 1] for field in fields(batch)))
+        rng = np.random.default_rng(int(one.seeds) % 2**32)
+        kind, seed = draw_kind(rng)
+        severity = float(rng.uniform(0.7, 1))
+        for which in range(2):
+            sources = one.sources.clone()
+            image = corrupt(sources[0, which].cpu().numpy(), kind, severity, seed)
+            sources[0, which] = torch.from_numpy(image).to(sources) * one.views[0, which]
+            weights.append(attend(nets, replace(one, sources=sources))[0][0, which].item())
+    return weights
 
 
 def structural_similarity(

@@ -121,5 +121,55 @@ def severity_loss(
         near - far_severe + severity[:, 1]
     )
     order = functional.relu(mild.norm(dim=1) - severe.norm(dim=1) + severity[:, 1] - severity[:, 0])
-    graded = (mild.norm(dim=1) - severity[:, 0]).abs() + (severe.norm(dim=1) - severity[:, 1]).abs()
-    return (triplets + order + clean.abs().sum(1) + 2 * graded).mean()
+    graded = graded_loss(mild, severity[:, 0]) + graded_loss(severe, severity[:, 1])
+    return (triplets + order + clean.abs().sum(1)).mean() + graded
+
+
+def graded_loss(eta: torch.Tensor, severity: torch.Tensor) -> torch.Tensor:
+    """Twice the mean difference of the length of eta (B, D) from the severity (B,)."""
+    return 2 * (eta.norm(dim=1) - severity).abs().mean()
+
+
+def tissue_fit(logits: torch.Tensor, fractions: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """How well the anatomy of each source explains the tissues that both sources show.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (B, S, L, H, W)
+        Of the anatomy of every source.
+    fractions : Tensor, shape (B, L, H, W)
+        Of the tissues, sum 1 over L.
+    masks : Tensor, shape (B, S, H, W)
+
+    Returns
+    -------
+    Tensor, shape (B, S)
+        Minus the mean cross entropy: 0 for a source that leaves nothing open.
+    """
+    both = masks.prod(1, keepdim=True)
+    likely = (functional.log_softmax(logits, dim=2) * fractions[:, None]).sum(2)
+    return (likely * both).sum((2, 3)) / both.sum((2, 3)).clamp_min(1)
+
+
+def attention_loss(
+    weights: torch.Tensor,
+    explained: torch.Tensor,
+    counted: torch.Tensor,
+    temperature: float = 0.07,
+) -> torch.Tensor:
+    """Cross entropy of attention weights against those that the sources have earned.
+
+    Parameters
+    ----------
+    weights : Tensor, shape (B, S)
+        Of the sources, 1 in sum.
+    explained : Tensor, shape (B, S)
+        Of :func:`tissue_fit`; the earned weights are its softmax.
+    counted : Tensor, shape (B,)
+        1 for examples that count, else 0.
+    temperature : float
+        Of that softmax, in nats of each pixel.
+    """
+    earned = torch.softmax(explained / temperature, dim=1)
+    entropy = -(earned * weights.clamp_min(1e-6).log()).sum(1)
+    return (entropy * counted).sum() / mean_over_ranks(counted.sum()).clamp_min(1)

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from harmony_app.engine.anatomy import measured_part
 from harmony_app.methods.base import CONTRASTS
-from harmony_app.training.artifacts2d import KINDS, corrupt
 from harmony_app.training.crops import CropDraw, foreground_points
 from harmony_app.training.randomize import random_monotone_map
 from harmony_app.training.sessions import CachedScan, Session
 from harmony_app.training.slice_batch import ANATOMY, LEVELS, Batch
+from harmony_app.training.spoiled import corrupt, draw_kind, draw_severities
 
 TRIES = 30
 """Crops that are looked at before one that shows little is taken."""
@@ -91,42 +92,54 @@ class _Draw(CropDraw):
         images, shown, brain = self._slice(index, scans)
         if stripped:
             shown = shown & brain
+        fields = [measured_part(image) | seen for image, seen in zip(images, shown, strict=True)]
         images = [
             self._remap(image, scan, curves) for image, scan in zip(images, scans, strict=True)
         ]
-        given, masks = [], []
-        for image, seen in zip(images[:2], shown[:2], strict=True):
+        alone = len({scan.name for scan in sources}) == 1
+        severities = draw_severities(rng) if self.sampler.artifacts else (0.0, 0.0)
+        given, masks, views = [], [], []
+        for image, seen, field, severity in zip(
+            images[:2], shown[:2], fields[:2], severities, strict=True
+        ):
             # beyond the target's field of view nobody knows what is right
             mask = seen & shown[2]
+            view = mask if stripped else field
             if self.sampler.artifacts:
-                mask = self.field_of_view(mask)
-                if rng.random() < 0.35:
-                    image = corrupt(image, KINDS[int(rng.integers(len(KINDS)))], rng.random(), rng)
-            given.append(image * mask)
+                side = self.field_of_view(np.ones_like(mask))
+                mask, view = mask & side, view & side
+            if severity:
+                kind, seed = draw_kind(rng)
+                image = corrupt(image, kind, severity, seed)
+            given.append(image * view)
             masks.append(mask)
-        if len({scan.name for scan in sources}) == 1:
-            given[1], masks[1] = given[0], masks[0]
+            views.append(view)
+        if alone:
+            given[1], masks[1], views[1] = given[0], masks[0], views[0]
+            severities = (severities[0],) * 2
 
-        style, style_mask = self._style(index, target, stripped)
+        style, style_mask, style_view = self._style(index, target, stripped)
         style = self._remap(style, target, curves)
-        kind = KINDS[int(rng.integers(len(KINDS)))]
+        kind, seed = draw_kind(rng)
         severity = np.sort(rng.random(2)).astype(np.float32)
-        corrupted = [corrupt(style, kind, float(s), rng) for s in severity]
+        mild, severe = (corrupt(style, kind, float(s), seed) for s in severity)
         contrasts = [CONTRASTS.index(scan.contrast) for scan in scans]
         return {
             'sources': np.stack(given).astype(np.float32),
             'source_masks': np.stack(masks).astype(np.float32),
+            'views': np.stack([*views, style_view]).astype(np.float32),
             'target': (images[2] * shown[2])[None].astype(np.float32),
             'anatomy': np.zeros((len(ANATOMY), self.size, self.size), np.float32),
-            'style': (style * style_mask)[None].astype(np.float32),
+            'style': (style * style_view)[None].astype(np.float32),
             'style_mask': style_mask[None].astype(np.float32),
-            'clean': (style * style_mask)[None].astype(np.float32),
-            'mild': (corrupted[0] * style_mask)[None].astype(np.float32),
-            'severe': (corrupted[1] * style_mask)[None].astype(np.float32),
+            'clean': (style * style_view)[None].astype(np.float32),
+            'mild': (mild * style_view)[None].astype(np.float32),
+            'severe': (severe * style_view)[None].astype(np.float32),
             'severity': severity,
+            'source_severity': np.array(severities, np.float32),
             'levels': np.zeros((3, len(LEVELS)), np.float32),
             'contrasts': np.array(contrasts),
-            'present': np.array([True, sources[0].name != sources[1].name]),
+            'present': np.array([True, not alone]),
             'known': np.float32(0),
             'seeds': rng.integers(2**62),
         }
@@ -160,14 +173,19 @@ class _Draw(CropDraw):
 
     def _style(
         self, index: int, target: CachedScan, stripped: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Another slice of the target's volume, or of its contrast at the same site."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Another slice of the target's volume, or of its contrast at the same site.
+
+        Its intensities, the head or brain in it, and its field of view.
+        """
         rng = self.rng
         alike = self.sampler.alike(target) if rng.random() < 0.3 else []
         if alike:
             index, target = alike[int(rng.integers(len(alike)))]
-        images, shown, brain = self._slice(index, [target])
-        return images[0], shown[0] & brain if stripped else shown[0]
+        (image,), (shown,), brain = self._slice(index, [target])
+        if stripped:
+            return image, shown & brain, shown & brain
+        return image, shown, measured_part(image) | shown
 
     def _remap(self, image: np.ndarray, scan: CachedScan, curves: dict) -> np.ndarray:
         if scan.contrast not in curves:

@@ -26,17 +26,24 @@ class Batch:
     Parameters
     ----------
     sources, source_masks : Tensor, shape (B, 2, H, W)
-        Two contrasts of one slice as scanned, and what each shows of it.
+        Two contrasts of one slice as scanned, and the head or brain that each shows of it. Of
+        the air around it only eta learns.
+    views : Tensor, shape (B, 3, H, W)
+        Field of view of both sources and of the style slice, air included where it was
+        measured; the slices are zero outside.
     target : Tensor
         The same slice at the target's protocol, noise-free.
     anatomy : Tensor, shape (B, 5, H, W)
         Fraction of each level of :data:`ANATOMY` in the slice; sums to 1.
     style, style_mask : Tensor
-        Another slice at the target's protocol, as scanned.
+        Another slice at the target's protocol, as scanned, and the head or brain in it.
     clean, mild, severe : Tensor
-        The style slice with hardly any noise, and with one artifact at two severities.
+        The style slice as scanned or with hardly any noise, and with one artifact at two
+        severities.
     severity : Tensor, shape (B, 2)
         Of ``mild`` and ``severe``.
+    source_severity : Tensor, shape (B, 2)
+        Of the artifact of each source, 0 for none.
     levels : Tensor, shape (B, 3, 8)
         Intensity of :data:`LEVELS` in both sources and in the target, bright ones compressed.
     contrasts : Tensor, shape (B, 3), int64
@@ -51,6 +58,7 @@ class Batch:
 
     sources: torch.Tensor
     source_masks: torch.Tensor
+    views: torch.Tensor
     target: torch.Tensor
     anatomy: torch.Tensor
     style: torch.Tensor
@@ -59,6 +67,7 @@ class Batch:
     mild: torch.Tensor
     severe: torch.Tensor
     severity: torch.Tensor
+    source_severity: torch.Tensor
     levels: torch.Tensor
     contrasts: torch.Tensor
     present: torch.Tensor

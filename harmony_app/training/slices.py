@@ -16,7 +16,6 @@ from scipy import ndimage
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.phantom.sequences import signal
 from harmony_app.phantom.tissues import BRAIN_TISSUES, TISSUES, tissue_properties, vary_properties
-from harmony_app.training.artifacts2d import KINDS, corrupt
 from harmony_app.training.crops import CropDraw, foreground_points
 from harmony_app.training.heads import Head
 from harmony_app.training.randomize import (
@@ -25,6 +24,10 @@ from harmony_app.training.randomize import (
     random_protocol,
 )
 from harmony_app.training.slice_batch import ANATOMY, LEVELS, Batch
+from harmony_app.training.spoiled import corrupt, draw_kind, draw_severities
+
+AIR = 0.9
+"""Share of the draws of whole heads in which the air around the head was measured and kept."""
 
 _WM, _GM, _LESION = (TISSUES.index(name) for name in ('wm', 'gm', 'lesion'))
 _BRAIN = [TISSUES.index(name) for name in BRAIN_TISSUES]
@@ -136,14 +139,23 @@ class _Draw(CropDraw):
 
         rim = int(rng.integers(4))
         shown = ndimage.binary_dilation(silhouette, iterations=rim) if rim else silhouette
-        sources, masks = [], []
-        for look in looks:
-            mask = self.field_of_view(shown) if self.artifacts else shown
-            image = self._scan(look, look.render(fractions), shown)
-            if self.artifacts and rng.random() < 0.35:
-                image = corrupt(image, KINDS[int(rng.integers(len(KINDS)))], rng.random(), rng)
-            sources.append(image * mask)
+        # in a volume that is stripped, defaced or cut out the air is zero
+        airy = not stripped and rng.random() < AIR
+        severities = draw_severities(rng) if self.artifacts else (0.0, 0.0)
+        sources, masks, views = [], [], []
+        for look, severity in zip(looks, severities, strict=True):
+            seen = np.ones_like(shown)
+            if self.artifacts:
+                seen = self.field_of_view(seen)
+            mask = shown & seen
+            view = seen if airy else mask
+            image = self._scan(look, look.render(fractions))
+            if severity:
+                kind, seed = draw_kind(rng)
+                image = corrupt(image, kind, severity, seed)
+            sources.append(image * view)
             masks.append(mask)
+            views.append(view)
 
         other = person
         if rng.random() < 0.3 or len(self.heads) == 1:
@@ -151,26 +163,30 @@ class _Draw(CropDraw):
         style_fractions, style_brain = self._slice(other)
         style_fractions = self._alter(style_fractions)
         style_mask = style_brain if stripped else _silhouette(style_fractions)
+        style_view = np.ones_like(style_mask) if airy else style_mask
         if stripped:
             style_fractions = style_fractions * torch.from_numpy(style_brain.astype(np.float32))
         plain = target.render(style_fractions)
-        style = self._scan(target, plain, style_mask)
-        grain = np.float32(0.004 + 0.012 * rng.random())
-        clean = np.abs(plain + grain * rng.standard_normal(plain.shape, np.float32))
-        kind = KINDS[int(rng.integers(len(KINDS)))]
+        style = self._scan(target, plain)
+        clean = style
+        if rng.random() < 0.5:
+            clean = _rician(plain, 0.004 + 0.012 * rng.random(), rng)
+        kind, seed = draw_kind(rng)
         severity = np.sort(rng.random(2)).astype(np.float32)
-        corrupted = [corrupt(clean, kind, float(s), rng) for s in severity]
+        mild, severe = (corrupt(clean, kind, float(s), seed) for s in severity)
         return {
             'sources': np.stack(sources).astype(np.float32),
             'source_masks': np.stack(masks).astype(np.float32),
+            'views': np.stack([*views, style_view]).astype(np.float32),
             'target': (_blur(target.render(fractions), 0.3) * shown)[None].astype(np.float32),
             'anatomy': _anatomy(fractions),
-            'style': (style * style_mask)[None].astype(np.float32),
+            'style': (style * style_view)[None].astype(np.float32),
             'style_mask': style_mask[None].astype(np.float32),
-            'clean': (clean * style_mask)[None].astype(np.float32),
-            'mild': (corrupted[0] * style_mask)[None].astype(np.float32),
-            'severe': (corrupted[1] * style_mask)[None].astype(np.float32),
+            'clean': (clean * style_view)[None].astype(np.float32),
+            'mild': (mild * style_view)[None].astype(np.float32),
+            'severe': (severe * style_view)[None].astype(np.float32),
             'severity': severity,
+            'source_severity': np.array(severities, np.float32),
             'levels': np.stack([look.levels() for look in (*looks, target)]),
             'contrasts': np.array([CONTRASTS.index(c) for c in (first, second, wanted)]),
             'present': np.ones(2, bool),
@@ -210,7 +226,7 @@ class _Draw(CropDraw):
                 fractions[_LESION] += moved
         return fractions
 
-    def _scan(self, look: Look, image: np.ndarray, shown: np.ndarray) -> np.ndarray:
+    def _scan(self, look: Look, image: np.ndarray) -> np.ndarray:
         """Blur, residual bias, noise and a white-matter peak that is slightly off."""
         rng = self.rng
         image = _blur(image, rng.uniform(0, 0.8))
@@ -223,7 +239,7 @@ class _Draw(CropDraw):
         noisy = _rician(image, 1 / look.snr, rng)
         if rng.random() < 0.5:
             noisy = _blur(noisy, rng.uniform(0.2, 0.6))  # resampling smooths the noise too
-        return np.clip(noisy, 0, 6) * shown
+        return np.clip(noisy, 0, 6)
 
 
 def _silhouette(fractions: torch.Tensor) -> np.ndarray:

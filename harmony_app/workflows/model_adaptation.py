@@ -162,7 +162,8 @@ def _training(
 
     variant = parent_model(config)[1]['networks']['variant']
     # the helpers of the other losses are not part of a model
-    settings = Settings(variant, warm=0.0, anatomy=0.0, artifact=0.0, tissue=0.0, levels=0.0)
+    off = dict.fromkeys(('anatomy', 'artifact', 'tissue', 'levels', 'attention'), 0.0)
+    settings = Settings(variant, eta_first=0.0, warm=0.0, **off)
     source = SessionSlices(learning, settings.size, remapped=0.0)
     check = SessionSlices(judged, settings.size, artifacts=False, remapped=0.0)
     training = Haca3Training(settings, source, check, device, config.random_seed)

@@ -328,6 +328,7 @@ def _haca3_training(config, material: Material, device: str, seed: int) -> Train
     given = {'size': file.size, 'variant': file.variant}
     if config.model is not None:
         given['variant'] = parent_model(config)[1]['networks']['variant']
+        given['eta_first'] = 0.0  # it is learned already
     if config.model is not None or not material.heads:
         given['warm'] = 0.0  # there is no truth to warm up with, or no need
     settings = replace(settings, **{k: v for k, v in given.items() if v is not None})

@@ -9,7 +9,6 @@ import torch
 from harmony_app.errors import InputError
 from harmony_app.methods.haca3 import Haca3
 from harmony_app.training import losses
-from harmony_app.training.artifacts2d import KINDS, corrupt
 from harmony_app.training.base import LoopSettings
 from harmony_app.training.checkpoint import save_checkpoint
 from harmony_app.training.haca3 import Haca3Training, Noise, main
@@ -34,7 +33,7 @@ def draw(source, count, seed=0):
     return Batch.join([source.draw(np.random.default_rng([seed, i])) for i in range(count)])
 
 
-SMALL = Settings(size=32, warm=0.5, inter_every=2)
+SMALL = Settings(size=32, eta_first=0.25, warm=0.5, inter_every=2)
 SHORT = LoopSettings(batch=2, steps=4, log_steps=2, validation_steps=2)
 
 
@@ -44,7 +43,9 @@ def test_draws_are_in_range_and_repeat_with_the_seed(head):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
         assert torch.isfinite(getattr(one, name).float()).all()
     assert one.sources.shape == (6, 2, 32, 32)
-    assert (one.sources[one.source_masks == 0] == 0).all()
+    assert (one.sources[one.views[:, :2] == 0] == 0).all()
+    assert (one.views[:, :2] >= one.source_masks).all()
+    assert (one.views[:, 2:] >= one.style_mask).all()
     assert one.sources.min() >= 0
     torch.testing.assert_close(one.anatomy.sum(1), torch.ones(6, 32, 32), atol=0.02, rtol=0)
     assert one.anatomy.shape[1] == len(ANATOMY)
@@ -62,33 +63,6 @@ def test_white_matter_is_at_one_in_every_target(head):
     np.testing.assert_allclose(np.array(medians), 1, atol=0.08)
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_a_severer_artifact_damages_more(kind):
-    rng = np.random.default_rng(0)
-    rows, columns = np.mgrid[:64, :64]
-    image = (np.hypot(rows - 31, columns - 33) < 22).astype(np.float32)
-    image *= 0.7 + 0.3 * np.sin(rows / 4) ** 2
-    damage = []
-    for severity in (0.05, 0.5, 1.0):
-        errors = []
-        for _ in range(12):
-            result = corrupt(image, kind, severity, rng)
-            assert result.shape == image.shape
-            assert result.dtype == np.float32
-            assert result.min() >= 0
-            errors.append(np.abs(result - image).mean())
-        damage.append(np.mean(errors))
-    assert damage[0] < damage[1] < damage[2]
-
-
-def test_corruption_refuses_what_it_does_not_know():
-    image = np.zeros((8, 8), np.float32)
-    with pytest.raises(ValueError, match='unknown artifact'):
-        corrupt(image, 'flicker', 0.5, np.random.default_rng(0))
-    with pytest.raises(ValueError, match='between 0 and 1'):
-        corrupt(image, 'noise', 1.5, np.random.default_rng(0))
-
-
 def test_every_loss_reaches_the_networks_that_it_is_for(head):
     """A term without gradient trains nothing, however it falls."""
     training = Haca3Training(SMALL, sampler(head))
@@ -102,8 +76,10 @@ def test_every_loss_reaches_the_networks_that_it_is_for(head):
         'cycle': ('decoder', 'theta', 'eta'),
         'tissue': ('beta',),
         'levels': ('theta',),
+        'attention': ('attention',),
     }
     assert set(terms) == set(reached)
+    alone = {'artifact': 'eta', 'attention': 'attention'}
     for name, parts in reached.items():
         training.network.zero_grad()
         terms[name].backward(retain_graph=True)
@@ -111,6 +87,76 @@ def test_every_loss_reaches_the_networks_that_it_is_for(head):
             gradients = [p.grad for p in getattr(training.network, part).parameters()]
             total = sum(g.abs().sum() for g in gradients if g is not None)
             assert total > 0, f'{name} does not reach {part}'
+        if name in alone:
+            moved = {
+                key.partition('.')[0]
+                for key, p in training.network.named_parameters()
+                if p.grad is not None and p.grad.abs().sum() > 0
+            }
+            assert moved == {alone[name]}
+
+
+def test_eta_learns_alone_first(head):
+    training = Haca3Training(SMALL, sampler(head))
+    batch = draw(sampler(head), 2)
+    terms = training.losses(batch, 1, SMALL.eta_first - 0.01)
+    assert set(terms) == set(training.terms)
+    terms['loss'].backward()
+    learning = {
+        k.partition('.')[0] for k, p in training.network.named_parameters() if p.grad is not None
+    }
+    assert learning == {'eta'}
+    assert training.losses(batch, 1, SMALL.eta_first)['reconstruction'] > 0
+
+
+def test_only_eta_sees_the_air(head):
+    training = Haca3Training(SMALL, sampler(head))
+    batch = draw(sampler(head), 6)
+    outside = batch.views[:, :2] * (1 - batch.source_masks)
+    assert 0 < (outside.sum((1, 2, 3)) > 0).float().mean() < 1
+    style_outside = batch.views[:, 2:] * (1 - batch.style_mask)
+    ghosted = replace(
+        batch,
+        sources=batch.sources + 0.2 * outside,
+        style=batch.style + 0.2 * style_outside,
+    )
+    nets = training.network
+    masks = batch.source_masks.flatten(0, 1)[:, None]
+    one, other = (b.sources.flatten(0, 1)[:, None] for b in (batch, ghosted))
+    assert torch.equal(nets.anatomy(one, masks), nets.anatomy(other, masks))
+    assert torch.equal(nets.theta(one, masks)[0], nets.theta(other, masks)[0])
+    results = [reconstruct(nets, b) for b in (batch, ghosted)]
+    with_air = outside.sum((2, 3)) > 0
+    assert not torch.isclose(results[0][3], results[1][3]).all(2)[with_air].any()
+    assert torch.equal(results[0][3][~with_air], results[1][3][~with_air])
+    # the decoder is given the same anatomy and theta; only the weights follow eta
+    even = torch.full((6, 2), 0.5)
+    fused = [
+        nets.fuse(nets.anatomy(s, masks).unflatten(0, (6, 2)), even, batch.source_masks[:, :, None])
+        for s in (one, other)
+    ]
+    thetas = [nets.theta(b.style, b.style_mask)[0] for b in (batch, ghosted)]
+    decoded = [nets.decode(*f, theta) for f, theta in zip(fused, thetas, strict=True)]
+    assert torch.equal(*decoded)
+    terms = [training.compute_terms(b, 1, 0.9) for b in (batch, ghosted)]
+    for name in ('kl', 'anatomy', 'tissue', 'levels'):
+        assert torch.equal(terms[0][name], terms[1][name]), name
+
+
+def test_attention_is_to_go_where_the_tissues_are_explained():
+    fractions = torch.nn.functional.one_hot(torch.arange(16).reshape(1, 4, 4) % 5, 5)
+    fractions = fractions.movedim(-1, 1).float()
+    sharp, vague = 8 * fractions, torch.zeros_like(fractions)
+    masks = torch.ones(1, 2, 4, 4)
+    explained = losses.tissue_fit(torch.stack([sharp, vague], 1), fractions, masks)
+    torch.testing.assert_close(explained[0, 1], -torch.tensor(5.0).log())
+    assert explained[0, 0] > -0.01
+    right, wrong = (
+        losses.attention_loss(torch.tensor([w]), explained, torch.ones(1))
+        for w in ([0.99, 0.01], [0.01, 0.99])
+    )
+    assert right < 0.02 < wrong
+    assert losses.attention_loss(torch.tensor([[0.0, 1.0]]), explained, torch.zeros(1)) == 0
 
 
 def test_patch_contrast_rewards_the_same_place():
@@ -242,6 +288,9 @@ def test_validation_knows_a_perfect_result(head):
     nets = Haca3Training(SMALL, sampler(head)).network
     metrics = validate(nets, [batch])
     assert 0 <= metrics['order'] <= 1
+    assert -1 <= metrics['eta_spearman'] <= 1
+    # each source of a pair is spoiled in turn: an attention that sees nothing is at chance
+    assert 0 < metrics['attention_away'] < 1
     assert metrics['l1_all'] > 0
     result, union, weights, _ = reconstruct(nets, batch)
     assert torch.equal(result, reconstruct(nets, batch)[0])

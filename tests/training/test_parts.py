@@ -16,7 +16,7 @@ from harmony_app.training.slices import SliceSampler
 
 
 def test_only_the_named_parts_learn(head, tmp_path):
-    training = Haca3Training(Settings(size=32, warm=0.0), SliceSampler([head], 32))
+    training = Haca3Training(Settings(size=32, eta_first=0.0, warm=0.0), SliceSampler([head], 32))
     names = set(keep_all_but(training.network, 'haca3'))
     start = {k: v.clone() for k, v in training.network.state_dict().items()}
     loop = Loop(training, LoopSettings(steps=2, batch=1, average=0.0), tmp_path)

@@ -147,7 +147,8 @@ def test_slices_of_a_session_are_pairs_of_one_anatomy(cached):
     assert batch.present.all()
     assert (batch.known == 0).all()
     assert (batch.contrasts[:, 0] != batch.contrasts[:, 1]).all()
-    assert (batch.sources[batch.source_masks == 0] == 0).all()
+    assert (batch.sources[batch.views[:, :2] == 0] == 0).all()
+    assert (batch.views[:, :2] >= batch.source_masks).all()
     for i in range(24):
         which = batch.contrasts[i, :2].tolist().index(int(batch.contrasts[i, 2]))
         mask = batch.source_masks[i, which] > 0
@@ -162,7 +163,10 @@ def test_a_remapped_draw_is_of_one_new_site(cached):
     plain = SessionSlices(cached[2:], 32, artifacts=False, remapped=0.0)
     mapped = SessionSlices(cached[2:], 32, artifacts=False, remapped=1.0)
     one, other = (s.draw(np.random.default_rng(5)) for s in (plain, mapped))
-    torch.testing.assert_close(other.sources[0, 0], other.target[0, 0] * other.source_masks[0, 0])
+    torch.testing.assert_close(
+        other.sources[0, 0] * other.source_masks[0, 0],
+        other.target[0, 0] * other.source_masks[0, 0],
+    )
     assert not torch.allclose(one.target, other.target, atol=0.01)
     order = torch.argsort(one.style.flatten())
     assert (other.style.flatten()[order].diff() > -1e-5).all()
