@@ -162,6 +162,22 @@ class Haca3(Method):
             return [self._decoded([scan, *others], target, scan) for scan in same]
         return [self._transferred(scan, others, target) for scan in same]
 
+    def decode(self, sources: Sequence[Scan], target: Style) -> Harmonized:
+        """The decoder's image of the target's contrast, of these scans of a session alone.
+
+        The scans stay encoded until :meth:`forget`, so that other choices of them cost less.
+
+        Raises
+        ------
+        InputError
+            Where the target has no theta.
+        ScanError
+            Where a scan shows nothing.
+        """
+        if not sources:
+            raise ValueError('an image is decoded from one scan at least')
+        return self._decoded(list(sources), self._with_theta(target), None)
+
     def forget(self) -> None:
         """Let go of the last session and what was computed of it."""
         self._encoded = []
