@@ -55,6 +55,7 @@ class Haca3Training(Training):
     ):
         self.settings, self.source, self.device = settings, source, device
         self._check, self._checks = check, None
+        self._only_eta = False
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = Haca3Nets(VARIANTS[settings.variant])
@@ -77,7 +78,8 @@ class Haca3Training(Training):
     def losses(self, batch: Batch, step: int, done: float) -> dict[str, torch.Tensor]:
         """Every loss by name, and their weighted sum ``loss``."""
         batch, settings = batch.to(self.device), self.settings
-        if done < settings.eta_first:
+        self._only_eta = done < settings.eta_first
+        if self._only_eta:
             artifact = self._eta_alone(batch)
             silent = dict.fromkeys(TERMS, torch.zeros_like(artifact))
             return {'loss': artifact} | silent | {'artifact': artifact}
@@ -242,8 +244,13 @@ class Haca3Training(Training):
         return (error * known).sum() / distributed.mean_over_ranks(known.sum()).clamp_min(1)
 
     def validate(self, network: Haca3Nets) -> dict[str, float]:
-        """See :func:`harmony_app.training.haca3_validation.validate`."""
-        return validate(network, self._held_out()) if self._check is not None else {}
+        """See :func:`harmony_app.training.haca3_validation.validate`; nothing in eta's own part.
+
+        What was not trained yet, or was trained before, is not to be the best of this training.
+        """
+        if self._check is None or self._only_eta:
+            return {}
+        return validate(network, self._held_out())
 
     def picture(self, network: Haca3Nets) -> np.ndarray | None:
         """See :func:`harmony_app.training.haca3_validation.example_picture`."""

@@ -96,8 +96,9 @@ def test_every_loss_reaches_the_networks_that_it_is_for(head):
             assert moved == {alone[name]}
 
 
-def test_eta_learns_alone_first(head):
-    training = Haca3Training(SMALL, sampler(head))
+def test_eta_learns_alone_first(head, monkeypatch):
+    monkeypatch.setattr('harmony_app.training.haca3.CHECKS', (1, 2))
+    training = Haca3Training(SMALL, sampler(head), sampler(head, artifacts=False))
     batch = draw(sampler(head), 2)
     terms = training.losses(batch, 1, SMALL.eta_first - 0.01)
     assert set(terms) == set(training.terms)
@@ -106,7 +107,9 @@ def test_eta_learns_alone_first(head):
         k.partition('.')[0] for k, p in training.network.named_parameters() if p.grad is not None
     }
     assert learning == {'eta'}
+    assert training.validate(training.network) == {}
     assert training.losses(batch, 1, SMALL.eta_first)['reconstruction'] > 0
+    assert 'eta_spearman' in training.validate(training.network)
 
 
 def test_only_eta_sees_the_air(head):
