@@ -228,7 +228,7 @@ def test_other_people_and_sites_are_chosen_first():
     assert len(chosen['eta']) == 8
     assert {unit[2] for unit in chosen['eta']} == set(CONTRASTS)
     assert len(chosen['theta']) == 16
-    assert robustness.choose(Data(('T2w',)).inputs, 1)['eta'] == [('1', 'a', 'T2w')]
+    assert robustness.choose(Data(('T2w',)).inputs, 1)['eta'] == [('2', 'b', 'T2w')]
 
 
 def test_the_report_answers_every_question(setup, tmp_path):
