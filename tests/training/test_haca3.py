@@ -53,6 +53,15 @@ def test_draws_are_in_range_and_repeat_with_the_seed(head):
     assert (one.contrasts[:, 0] != one.contrasts[:, 1]).all()
 
 
+def test_mild_and_severe_share_the_pattern_of_their_artifact(head):
+    batch = draw(sampler(head), 16, seed=4)
+    mild, severe = ((b - batch.clean).flatten(1) for b in (batch.mild, batch.severe))
+    visible = (batch.severity[:, 0] > 0.3) & (batch.severity.diff(dim=1)[:, 0] < 0.5)
+    assert visible.sum() >= 3
+    alike = torch.nn.functional.cosine_similarity(mild, severe)[visible]
+    assert alike.min() > 0.5
+
+
 def test_white_matter_is_at_one_in_every_target(head):
     batch = draw(sampler(head), 24, seed=3)
     white = (batch.anatomy[:, 3] > 0.97) & (batch.target[:, 0] > 0)
