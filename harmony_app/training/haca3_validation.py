@@ -85,6 +85,8 @@ def validate(nets: Haca3Nets, batches: Sequence[Batch]) -> dict[str, float]:
         psnr = 10 * torch.log10(scale.square() / mse.clamp_min(1e-9))
         ssim = structural_similarity(result, batch.target, union, scale)
         for i in range(len(result)):
+            if not union[i].any():
+                continue  # a crop beside the brain of a stripped volume: nothing to judge
             first, second, wanted = batch.contrasts[i].tolist()
             contrast = CONTRASTS[wanted]
             seen = wanted in (first, second)

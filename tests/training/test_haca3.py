@@ -304,6 +304,12 @@ def test_validation_knows_a_perfect_result(head):
     # each source of a pair is spoiled in turn: an attention that sees nothing is at chance
     assert 0 < metrics['attention_away'] < 1
     assert metrics['l1_all'] > 0
+    # an example that shows nothing is not judged
+    hidden = batch.source_masks.clone()
+    hidden[0] = 0
+    kept = replace(batch, source_masks=hidden)
+    left = Batch(*(getattr(batch, name)[1:] for name in vars(batch)))
+    assert validate(nets, [kept])['psnr_all'] == pytest.approx(validate(nets, [left])['psnr_all'])
     result, union, weights, _ = reconstruct(nets, batch)
     assert torch.equal(result, reconstruct(nets, batch)[0])
     torch.testing.assert_close(weights.sum(1), torch.ones(4))
