@@ -67,7 +67,7 @@ class BilateralGrid:
 
     Parameters
     ----------
-    coefficients : Tensor, shape (2 * bins, X / 8, Y / 8, Z / 8)
+    coefficients : Tensor, shape (2 * bins, X / cell, Y / cell, Z / cell)
         Gain less one, then offset, of every intensity bin.
     last_bin : float
         Compressed intensity of the last bin.
@@ -77,6 +77,10 @@ class BilateralGrid:
         Knots of a monotone map of the result that brings its tissues near the target's.
     noise_kept : float
         Share of the scan's noise that stays, 0 to 1.
+    cell : int
+        Edge of a grid cell in voxels of the working grid.
+    guide : Tensor, shape (bins,), optional
+        Places of the bins; even where None.
     """
 
     coefficients: torch.Tensor
@@ -84,6 +88,8 @@ class BilateralGrid:
     base: tuple[tuple[float, float], ...] = IDENTITY
     curve: tuple[tuple[float, float], ...] = IDENTITY
     noise_kept: float = 1.0
+    cell: int = 8
+    guide: torch.Tensor | None = None
 
     def apply(
         self, volume: Volume, to_working: np.ndarray | None = None, noise: float = 0.0
@@ -142,8 +148,9 @@ class BilateralGrid:
             points = torch.from_numpy(index).float().to(device) @ matrix[:3, :3].T + matrix[:3, 3]
             intensity = torch.from_numpy(flat[part]).to(device)
             base = torch.from_numpy(apply_curve(flat[part], self.base)).to(device)
-            sampled = sample_grid(self.coefficients, points)
-            result[part] = slice_grid(sampled, intensity, base, self.last_bin).cpu().numpy()
+            sampled = sample_grid(self.coefficients, points, self.cell)
+            mapped = slice_grid(sampled, intensity, base, self.last_bin, self.guide)
+            result[part] = mapped.cpu().numpy()
         return result.reshape(volume.shape)
 
 
@@ -237,11 +244,17 @@ class Transfer(Method):
         features = features_of_working(scan.working.data, scan.brain, scan.tissues, self.device)
         condition = condition_vector(scan.profile, target, scan.contrast).to(self.device)
         coefficients = self.network(features[None], condition[None])[0]
-        base = calibration_curve(scan.profile, target)
+        config = self.network.config
+        base = calibration_curve(scan.profile, target) if config.base else IDENTITY
         noise = white_matter_noise(scan.working, scan.tissues)
-        kept = self._noise_kept(noise, style.noise)
-        last_bin = self.network.config.last_bin
-        grid = BilateralGrid(coefficients, last_bin, base, noise_kept=kept)
+        grid = BilateralGrid(
+            coefficients,
+            config.last_bin,
+            base,
+            noise_kept=self._noise_kept(noise, style.noise),
+            cell=config.cell,
+            guide=self.network.guide(),
+        )
         guide = edge_preserving_mean(scan.working, noise)
         mapped = grid.map(guide)
         curve = grid.curve

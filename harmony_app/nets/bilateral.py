@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-CELL = 8
-"""Edge of a grid cell in voxels (mm) of the working grid."""
-
 FEATURE_STEP = 4
 """Edge in voxels of the cubes over which the input features are averaged."""
+
+CELLS = (4, 8, 16, 32)
+"""Edges of a grid cell in voxels (mm) of the working grid that the network can be built for."""
 
 
 def compress(intensity: torch.Tensor) -> torch.Tensor:
@@ -43,6 +43,16 @@ class TransferConfig:
         Intensity bins of the grid, even in compressed intensity.
     last_bin : float
         Compressed intensity of the last bin.
+    cell : int
+        Edge of a grid cell, one of :data:`CELLS`.
+    guide : bool
+        Whether the places of the bins are learned: a monotone curve of the compressed
+        intensity, even where training begins (Gharbi 2017, section 3.4.1).
+    base : bool
+        Whether the coefficients act on the scan after the monotone map of its tissue levels;
+        on the scan itself otherwise.
+    style : bool
+        Whether the network is told the condition; zeros otherwise. For ablation.
     """
 
     features: int = 6
@@ -50,6 +60,14 @@ class TransferConfig:
     width: int = 24
     bins: int = 16
     last_bin: float = 0.9
+    cell: int = 8
+    guide: bool = False
+    base: bool = True
+    style: bool = True
+
+    def __post_init__(self):
+        if self.cell not in CELLS:
+            raise ValueError(f'a cell of {self.cell} voxels: choose one of {CELLS}')
 
 
 class _Modulated(nn.Module):
@@ -81,7 +99,9 @@ class TransferNetwork(nn.Module):
             nn.Linear(config.condition, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(),
             nn.Linear(128, code), nn.SiLU(),
         )  # fmt: skip
-        self.enter = _Modulated(config.features, width, code, stride=2)
+        stride = min(2, config.cell // FEATURE_STEP)
+        self.pooled = config.cell // FEATURE_STEP // stride
+        self.enter = _Modulated(config.features, width, code, stride)
         self.here = _Modulated(width, width, code)
         self.down = _Modulated(width, 2 * width, code, stride=2)
         self.below = _Modulated(2 * width, 2 * width, code)
@@ -94,6 +114,13 @@ class TransferNetwork(nn.Module):
         for layer in (self.local, self.everywhere[-1]):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+        self.steps = nn.Parameter(torch.zeros(config.bins - 1)) if config.guide else None
+
+    def guide(self) -> torch.Tensor | None:
+        """Learned places of the bins, 0 to 1, shape (bins,); None where they are even."""
+        if self.steps is None:
+            return None
+        return functional.pad(self.steps.softmax(0).cumsum(0), (1, 0))
 
     def forward(self, features: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """Predict grids.
@@ -107,9 +134,13 @@ class TransferNetwork(nn.Module):
 
         Returns
         -------
-        Tensor, shape (B, 2 * bins, X / 8, Y / 8, Z / 8)
+        Tensor, shape (B, 2 * bins, X / cell, Y / cell, Z / cell)
             Gain less one of every bin, then offset of every bin.
         """
+        if not self.config.style:
+            condition = torch.zeros_like(condition)
+        if self.pooled > 1:
+            features = functional.avg_pool3d(features, self.pooled)
         code = self.code(condition)
         x = self.here(self.enter(features, code), code)
         low = self.below(self.down(x, code), code)
@@ -121,7 +152,11 @@ class TransferNetwork(nn.Module):
 
 
 def slice_grid(
-    coefficients: torch.Tensor, intensity: torch.Tensor, base: torch.Tensor, last_bin: float
+    coefficients: torch.Tensor,
+    intensity: torch.Tensor,
+    base: torch.Tensor,
+    last_bin: float,
+    guide: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Apply the coefficients of the two nearest bins at each voxel.
 
@@ -135,6 +170,8 @@ def slice_grid(
         What the coefficients act on: the scan after the map of its tissue medians.
     last_bin : float
         Compressed intensity of the last bin.
+    guide : Tensor, shape (bins,), optional
+        Places of the bins, rising from 0 to 1 (at ``last_bin``); even where None.
 
     Returns
     -------
@@ -142,8 +179,14 @@ def slice_grid(
         Transferred intensities, not below zero; zero stays zero.
     """
     bins = coefficients.shape[1] // 2
-    place = (compress(intensity) / last_bin).clamp(max=1) * (bins - 1)
-    lower = place.floor().clamp(max=bins - 2).long()
+    place = (compress(intensity) / last_bin).clamp(max=1)
+    if guide is None:
+        place = place * (bins - 1)
+        lower = place.floor().clamp(max=bins - 2).long()
+    else:
+        lower = (torch.bucketize(place, guide.detach(), right=True) - 1).clamp(0, bins - 2)
+        low, high = guide[lower], guide[lower + 1]
+        place = lower + ((place - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
     upper_weight = place - lower
 
     def interpolated(table):
@@ -157,22 +200,24 @@ def slice_grid(
     return ((1 + interpolated(gains)) * base + offset).clamp(min=0)
 
 
-def sample_grid(grid: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+def sample_grid(grid: torch.Tensor, points: torch.Tensor, cell: int = 8) -> torch.Tensor:
     """Sample a grid at points of the working grid, trilinearly.
 
     Parameters
     ----------
-    grid : Tensor, shape (C, X / 8, Y / 8, Z / 8)
-        Cell i spans voxels 8 i to 8 i + 7; beyond the outer cell centres the border holds.
+    grid : Tensor, shape (C, X / cell, Y / cell, Z / cell)
+        Beyond the outer cell centres the border holds.
     points : Tensor, shape (N, 3)
         Voxel coordinates on the working grid.
+    cell : int
+        Edge of a cell: cell i of 8 spans voxels 8 i to 8 i + 7.
 
     Returns
     -------
     Tensor, shape (N, C)
     """
     size = torch.tensor(grid.shape[1:], device=points.device, dtype=points.dtype)
-    cells = (points - (CELL - 1) / 2) / CELL
+    cells = (points - (cell - 1) / 2) / cell
     normal = 2 * cells / (size - 1) - 1
     sampled = functional.grid_sample(
         grid[None],

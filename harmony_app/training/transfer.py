@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from harmony_app import __version__
 from harmony_app.errors import InputError
@@ -29,8 +30,11 @@ from harmony_app.training.loop import BEST, CHECKPOINT, Loop
 from harmony_app.training.options import add_loop_options, loop_settings
 from harmony_app.training.subjects import draw_pool, plain_subject
 from harmony_app.training.transfer_draws import Example, RealScan, TransferDraws
+from harmony_app.training.transfer_settings import LossSettings
 
 logger = logging.getLogger(__name__)
+
+LOSS = LossSettings()
 
 LOOP = LoopSettings()
 """What the loop is told unless asked otherwise."""
@@ -39,33 +43,89 @@ CHECKS = 24
 """Examples of the validation."""
 
 
+def transferred(
+    network: TransferNetwork, example: Example, device: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Predicted grid (2 * bins, X, Y, Z) of an example, and what it makes of its points (N,)."""
+    config = network.config
+    grid = network(example.features[None].to(device), example.condition[None].to(device))[0]
+    sampled = sample_grid(grid, example.points.to(device), config.cell)
+    source = example.source.to(device)
+    base = example.base.to(device) if config.base else source
+    return grid, slice_grid(sampled, source, base, config.last_bin, network.guide())
+
+
 def example_loss(
-    network: TransferNetwork, example: Example, device: str, smoothness: float = 0.02
+    network: TransferNetwork, example: Example, device: str, settings: LossSettings = LOSS
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Loss and brain error of one example.
 
     Parameters
     ----------
-    smoothness : float
-        Weight of the squared difference of neighbouring cells.
+    settings : LossSettings
+        Weights.
 
     Returns
     -------
     loss : Tensor, ()
-        L1 to the truth over its range, the brain weighted threefold, and the smoothness.
+        L1 to the truth over its range, with the brain weighted more; the roughness of the grid;
+        and on cubes of points, where asked for, L1 of local means and 1 - SSIM.
     error : Tensor, ()
         Mean squared error in the brain over the squared range, detached.
     """
-    grid = network(example.features[None].to(device), example.condition[None].to(device))[0]
-    sampled = sample_grid(grid, example.points.to(device))
-    source, base = example.source.to(device), example.base.to(device)
-    result = slice_grid(sampled, source, base, network.config.last_bin)
-    difference = (result - example.truth.to(device)) / example.scale
+    grid, result = transferred(network, example, device)
+    truth = example.truth.to(device)
+    difference = (result - truth) / example.scale
     inside = example.inside.to(device)
-    weight = torch.where(inside, 3.0, 1.0)
+    weight = torch.where(inside, settings.brain, 1.0)
     rough = sum(grid.diff(dim=axis).square().mean() for axis in (1, 2, 3))
-    loss = (weight * difference.abs()).sum() / weight.sum() + smoothness * rough
+    loss = (weight * difference.abs()).sum() / weight.sum() + settings.smoothness * rough
+    if settings.scales:
+        loss = loss + settings.scales * coarse_l1(difference, weight, example.cube)
+    if settings.structure:
+        similar = cube_ssim(result / example.scale, truth / example.scale, example.cube)
+        loss = loss + settings.structure * (1 - similar).mean()
     return loss, difference.detach()[inside].square().mean()
+
+
+def coarse_l1(difference: torch.Tensor, weight: torch.Tensor, cube: int) -> torch.Tensor:
+    """L1 of the means of a difference over 2 voxels and over each cube, averaged.
+
+    Parameters
+    ----------
+    difference, weight : Tensor, shape (N,)
+        Of cubes of points, cube by cube.
+    cube : int
+        Edge of the cubes, even.
+    """
+    errors, weights = (x.reshape(-1, 1, cube, cube, cube) for x in (difference, weight))
+    total = 0.0
+    for scale in (2, cube):
+        mean, share = (functional.avg_pool3d(x, scale) for x in (errors, weights))
+        total = total + (share * mean.abs()).sum() / share.sum()
+    return total / 2
+
+
+def cube_ssim(result: torch.Tensor, truth: torch.Tensor, cube: int) -> torch.Tensor:
+    """SSIM of each cube of points, with all of the cube as the window and a range of 1.
+
+    Parameters
+    ----------
+    result, truth : Tensor, shape (N,)
+        Cube by cube.
+    cube : int
+        Edge of the cubes.
+
+    Returns
+    -------
+    Tensor, shape (N / cube ** 3,)
+    """
+    a, b = (x.reshape(-1, cube**3) for x in (result, truth))
+    mean_a, mean_b = a.mean(1), b.mean(1)
+    variances = a.var(1, correction=0) + b.var(1, correction=0)
+    covariance = (a * b).mean(1) - mean_a * mean_b
+    light = (2 * mean_a * mean_b + 1e-4) / (mean_a**2 + mean_b**2 + 1e-4)
+    return light * (2 * covariance + 9e-4) / (variances + 9e-4)
 
 
 @torch.inference_mode()
@@ -99,6 +159,8 @@ class TransferTraining(Training):
         Widths.
     begin_from : Path, optional
         Model folder to start from.
+    weights : LossSettings
+        Of the loss.
     """
 
     terms = ('loss',)
@@ -112,7 +174,9 @@ class TransferTraining(Training):
         seed: int = 1,
         config: TransferConfig | None = None,
         begin_from: Path | None = None,
+        weights: LossSettings = LOSS,
     ):
+        self.weights = weights
         self.source, self.device = source, device
         self._check, self._checks = check, None
         if begin_from is None:
@@ -132,7 +196,9 @@ class TransferTraining(Training):
 
     def losses(self, batch: Sequence[Example], step: int, done: float) -> dict[str, torch.Tensor]:
         """Mean loss of the examples."""
-        found = [example_loss(self.network, example, self.device)[0] for example in batch]
+        found = [
+            example_loss(self.network, example, self.device, self.weights)[0] for example in batch
+        ]
         return {'loss': torch.stack(found).mean()}
 
     def validate(self, network: TransferNetwork) -> dict[str, float]:

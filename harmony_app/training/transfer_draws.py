@@ -23,6 +23,7 @@ from harmony_app.training.randomize import (
     smooth_field,
 )
 from harmony_app.training.subjects import Subject
+from harmony_app.training.transfer_settings import DrawSettings
 
 POINTS = 32_000
 """Voxels of a volume at which the loss is taken."""
@@ -33,7 +34,10 @@ SITE_SHARE = 0.3
 HIGHEST = 6.0
 """Intensities above this many white-matter peaks are clipped."""
 
+DEFAULT = DrawSettings()
+
 _WM = TISSUES.index('wm')
+_TRUE = [TISSUES.index(name) for name in ('gm', 'wm', 'csf')]
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,15 @@ class Example:
     condition : Tensor, shape (CONDITION,)
         Styles of source and target.
     points : Tensor, shape (N, 3)
-        Voxel coordinates on the working grid at 1 mm.
+        Voxel coordinates on the working grid at 1 mm; cube by cube where ``cube`` is over 1.
     source, base, truth : Tensor, shape (N,)
         Intensities there; ``base`` is the source after the map of its tissue medians.
     scale : float
         Range of the truth in the brain; the loss is divided by it.
     inside : Tensor, shape (N,), bool
         In the brain.
+    cube : int
+        Edge in voxels of 2 mm of the cubes that the points fill.
     """
 
     features: torch.Tensor
@@ -86,6 +92,7 @@ class Example:
     truth: torch.Tensor
     scale: float
     inside: torch.Tensor
+    cube: int = 1
 
 
 @dataclass(frozen=True)
@@ -97,12 +104,12 @@ class Look:
     curve: tuple[np.ndarray, np.ndarray]
 
 
-def random_look(contrast: str, rng: np.random.Generator) -> Look:
+def random_look(contrast: str, rng: np.random.Generator, settings: DrawSettings = DEFAULT) -> Look:
     """Draw a site's look of a contrast."""
     factors = np.ones(len(TISSUES), np.float32)
-    if rng.random() < 0.6:
+    if settings.factors and rng.random() < 0.6:
         factors = random_class_factors(len(TISSUES), rng.uniform(0.02, 0.2), rng)
-    strength = rng.uniform(0.0, 0.35) if rng.random() < 0.6 else 0.0
+    strength = rng.uniform(0.0, 0.35) if settings.curves and rng.random() < 0.6 else 0.0
     return Look(random_protocol(contrast, rng), factors, random_monotone_map(strength, rng))
 
 
@@ -144,11 +151,18 @@ class TransferDraws:
         Scans that serve as source and truth under two random intensity maps.
     real_share : float
         Share of the examples drawn from them.
+    settings : DrawSettings
+        How examples are drawn.
     """
 
     def __init__(
-        self, subjects: Sequence[Subject], real: Sequence[RealScan] = (), real_share: float = 0.2
+        self,
+        subjects: Sequence[Subject],
+        real: Sequence[RealScan] = (),
+        real_share: float = 0.2,
+        settings: DrawSettings = DEFAULT,
     ):
+        self.settings = settings
         self.subjects = subjects
         self.real = real
         self.real_share = real_share if real else 0.0
@@ -165,8 +179,9 @@ class TransferDraws:
 
     def _draw_phantom(self, rng: np.random.Generator) -> Example:
         contrast = CONTRASTS[rng.integers(len(CONTRASTS))]
-        here = random_look(contrast, rng)
-        there = here if rng.random() < 0.08 else random_look(contrast, rng)
+        settings = self.settings
+        here = random_look(contrast, rng, settings)
+        there = here if rng.random() < 0.08 else random_look(contrast, rng, settings)
         subject, other = (self.subjects[i] for i in rng.integers(len(self.subjects), size=2))
         person, stranger = (int(n) for n in rng.integers(2**31, size=2))
         if rng.random() < 0.2:
@@ -191,9 +206,16 @@ class TransferDraws:
                 )
             ]
         target = TissueProfile.average(
-            [_reference(other, there, stranger, rng) for other, stranger in strangers]
+            [
+                _reference(other, there, stranger, rng, settings.labels)
+                for other, stranger in strangers
+            ]
         )
-        return self._example(contrast, source, truth, *_brain_and_tissues(subject), target, rng)
+        profile = measure_profile_coarse(
+            source.numpy(), *_brain_and_tissues(subject, settings.labels)
+        )
+        brain, tissues = _brain_and_tissues(subject)
+        return self._example(contrast, source, truth, brain, tissues, profile, target, rng)
 
     def _draw_real(self, rng: np.random.Generator) -> Example:
         scan = self.real[rng.integers(len(self.real))]
@@ -204,8 +226,13 @@ class TransferDraws:
         )
         field = torch.from_numpy(smooth_field(tuple(image.shape), 5, rng))
         source = source * torch.exp(rng.uniform(0, 0.05) * field + rng.normal(0, 0.01))
-        target = measure_profile_coarse(truth.numpy(), scan.brain, scan.tissues)
-        return self._example(scan.contrast, source, truth, scan.brain, scan.tissues, target, rng)
+        profile, target = (
+            measure_profile_coarse(image.numpy(), scan.brain, scan.tissues)
+            for image in (source, truth)
+        )
+        return self._example(
+            scan.contrast, source, truth, scan.brain, scan.tissues, profile, target, rng
+        )
 
     def _example(
         self,
@@ -214,18 +241,20 @@ class TransferDraws:
         truth: torch.Tensor,
         brain: np.ndarray,
         tissues: np.ndarray,
+        profile: TissueProfile,
         target: TissueProfile,
         rng: np.random.Generator,
     ) -> Example:
-        profile = measure_profile_coarse(source.numpy(), brain, tissues)
         mask, maps = torch.from_numpy(brain), torch.from_numpy(tissues)
         seen = (source > 0.02) & (truth > 0)
         inside = torch.nonzero(seen & mask)
         outside = torch.nonzero(seen & ~mask)
-        chosen = [_some(inside, 3 * POINTS // 4, rng)]
+        cube = self.settings.cube
+        count = POINTS // cube**3
+        chosen = [_some(inside, 3 * count // 4, rng)]
         if len(outside):
-            chosen.append(_some(outside, POINTS // 4, rng))
-        points = torch.cat(chosen)
+            chosen.append(_some(outside, count // 4, rng))
+        points = _cubes(torch.cat(chosen), cube, source.shape)
         x, y, z = points.unbind(dim=1)
         values = source[x, y, z]
         base = apply_curve(values.numpy(), calibration_curve(profile, target))
@@ -238,21 +267,26 @@ class TransferDraws:
             truth=truth[x, y, z],
             scale=float(max(1.0, np.percentile(truth[mask].numpy()[::5], 99))),
             inside=mask[x, y, z],
+            cube=cube,
         )
 
 
 def _reference(
-    subject: Subject, look: Look, person: int, rng: np.random.Generator
+    subject: Subject, look: Look, person: int, rng: np.random.Generator, labels: bool
 ) -> TissueProfile:
     """Style of a look, measured on one person's scan."""
     image = _image(_fractions(subject), look, person, _point_spread(rng), torch.ones(()))
     image = degrade(image, look.protocol, rng, rng.uniform(0, 0.04))
     image = image * _field_of_view(subject, rng)
-    return measure_profile_coarse(image.numpy(), *_brain_and_tissues(subject))
+    return measure_profile_coarse(image.numpy(), *_brain_and_tissues(subject, labels))
 
 
-def _brain_and_tissues(subject: Subject) -> tuple[np.ndarray, np.ndarray]:
-    return subject.maps[0] > 252, subject.maps[1:].astype(np.float32) / 255
+def _brain_and_tissues(subject: Subject, labels: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Registered maps, or the true ones, in the registered brain."""
+    brain = subject.maps[0] > 252
+    if labels:
+        return brain, subject.fractions[_TRUE].astype(np.float32) / 255
+    return brain, subject.maps[1:].astype(np.float32) / 255
 
 
 def _fractions(subject: Subject) -> torch.Tensor:
@@ -304,3 +338,12 @@ def _some(points: torch.Tensor, count: int, rng: np.random.Generator) -> torch.T
     if not len(points):
         raise ValueError('no voxel to draw')
     return points[torch.from_numpy(rng.integers(len(points), size=count))]
+
+
+def _cubes(corners: torch.Tensor, edge: int, shape: Sequence[int]) -> torch.Tensor:
+    """Voxels of the cubes that begin at some voxels, moved to lie inside, cube by cube."""
+    if edge == 1:
+        return corners
+    steps = torch.cartesian_prod(*[torch.arange(edge)] * 3)
+    corners = torch.minimum(corners, torch.tensor(shape) - edge)
+    return (corners[:, None] + steps).reshape(-1, 3)

@@ -28,7 +28,13 @@ from harmony_app.methods.transfer import (
     Transfer,
 )
 from harmony_app.methods.transfer_features import CONDITION, condition_vector
-from harmony_app.nets.bilateral import TransferConfig, TransferNetwork, sample_grid, slice_grid
+from harmony_app.nets.bilateral import (
+    CELLS,
+    TransferConfig,
+    TransferNetwork,
+    sample_grid,
+    slice_grid,
+)
 
 
 def _network(seed: int | None = None) -> TransferNetwork:
@@ -96,6 +102,51 @@ def test_slicing_interpolates_between_bins():
     intensity = torch.tensor([squeezed / (1 - squeezed)])
     result = slice_grid(coefficients, intensity, intensity, 0.9)
     assert result.item() == pytest.approx(intensity.item() + 0.5, abs=1e-4)
+
+
+def test_a_learned_guide_begins_with_even_bins_and_moves_them():
+    network = TransferNetwork(TransferConfig(condition=CONDITION, width=8, bins=4, guide=True))
+    torch.testing.assert_close(network.guide(), torch.linspace(0, 1, 4))
+    generator = torch.Generator().manual_seed(0)
+    coefficients = torch.randn(50, 8, generator=generator)
+    intensity = 5 * torch.rand(50, generator=generator)
+    even = slice_grid(coefficients, intensity, intensity, 0.9)
+    same = slice_grid(coefficients, intensity, intensity, 0.9, network.guide())
+    torch.testing.assert_close(same, even, rtol=1e-4, atol=1e-5)
+    # the offset of the second of three bins alone is 1, and that bin lies at a fifth of 0.9
+    coefficients = torch.zeros(1, 6)
+    coefficients[0, 4] = 1
+    intensity = torch.tensor([0.18 / (1 - 0.18)])
+    result = slice_grid(coefficients, intensity, intensity, 0.9, torch.tensor([0, 0.2, 1]))
+    assert result.item() == pytest.approx(intensity.item() + 1, abs=1e-4)
+
+
+@pytest.mark.parametrize('cell', CELLS)
+def test_cells_of_any_edge_span_the_working_grid(cell):
+    network = TransferNetwork(TransferConfig(condition=CONDITION, width=8, cell=cell))
+    features = torch.zeros(1, 6, 16, 24, 16)
+    grid = network(features, torch.zeros(1, CONDITION))[0]
+    assert grid.shape == (32, 64 // cell, 96 // cell, 64 // cell)
+    grid = torch.zeros_like(grid)
+    grid[0, 1, 1, 1] = 1
+    centre = torch.full((1, 3), 1.5 * cell - 0.5)
+    assert sample_grid(grid, centre, cell)[0, 0].item() == pytest.approx(1)
+
+
+def test_a_cell_that_no_stride_gives_is_refused():
+    with pytest.raises(ValueError, match='cell of 5'):
+        TransferConfig(cell=5)
+
+
+def test_a_network_of_other_settings_is_applied_as_it_was_trained(scan, tmp_path):
+    config = TransferConfig(condition=CONDITION, width=8, cell=16, guide=True, base=False)
+    torch.manual_seed(0)
+    Transfer(TransferNetwork(config), {}).save(tmp_path)
+    method = Transfer.load(tmp_path)
+    assert method.network.config == config
+    grid, _ = method.predict(scan, _profile(0.8, 1.0, 0.35))
+    assert grid.coefficients.shape[1:] == tuple(n // 16 for n in WORKING_SHAPE)
+    np.testing.assert_allclose(grid.map(scan.working), scan.working.data, atol=1e-5)
 
 
 def test_native_and_working_grid_agree(scan):

@@ -21,13 +21,16 @@ from harmony_app.training.subjects import draw_pool, plain_subject
 from harmony_app.training.transfer import (
     LOOP,
     TransferTraining,
+    coarse_l1,
     credits_of,
+    cube_ssim,
     example_loss,
     main,
     phantom_sources,
     read_trained,
 )
-from harmony_app.training.transfer_draws import TransferDraws
+from harmony_app.training.transfer_draws import TransferDraws, random_look
+from harmony_app.training.transfer_settings import DrawSettings, LossSettings
 
 SHAPE = (64, 64, 64)
 
@@ -156,6 +159,65 @@ def test_command_line_trains_and_packs(heads, tmp_path, few_checks):
     model = Transfer.load(tmp_path / 'model')
     assert model.metadata['training']['steps'] == 2
     assert model.metadata['metrics']['after'] > 0
+
+
+def test_ssim_of_cubes_is_that_of_their_centre_voxel():
+    from skimage.metrics import structural_similarity
+
+    rng = np.random.default_rng(0)
+    truth = rng.random((6, 3, 3, 3))
+    result = truth + 0.2 * rng.standard_normal(truth.shape)
+    found = cube_ssim(torch.from_numpy(result).flatten(), torch.from_numpy(truth).flatten(), 3)
+    for value, a, b in zip(found, result, truth, strict=True):
+        _, image = structural_similarity(
+            a, b, win_size=3, data_range=1, full=True, use_sample_covariance=False
+        )
+        assert value.item() == pytest.approx(image[1, 1, 1], rel=1e-6)
+
+
+def test_coarse_l1_sees_means_only():
+    weight = torch.ones(2 * 64)
+    assert coarse_l1(torch.full((2 * 64,), -0.25), weight, 4).item() == pytest.approx(0.25)
+    # signs that alternate along an axis have no mean over two voxels
+    striped = torch.tensor([1.0, -1.0]).repeat(64)
+    assert coarse_l1(striped, weight, 4).item() == pytest.approx(0)
+
+
+def test_cubes_hold_neighbours_of_one_scan(heads):
+    subjects = [plain_subject(head) for head in load_heads(heads)]
+    draws = TransferDraws(subjects, settings=DrawSettings(cube=4))
+    example = draws.draw(np.random.default_rng(5))
+    cubes = example.points.reshape(-1, 64, 3)
+    assert (cubes.amax(1) - cubes.amin(1) == 6).all()  # four voxels of 2 mm
+    assert example.points.min() >= 0.5
+    assert example.points.max() <= SHAPE[0] - 1.5
+    network = TransferNetwork(TransferConfig(condition=CONDITION, width=8))
+    plain, _ = example_loss(network, example, 'cpu')
+    more, _ = example_loss(network, example, 'cpu', LossSettings(scales=1.0, structure=1.0))
+    assert more > plain
+
+
+def test_looks_without_randomisation_are_physics_alone():
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        look = random_look('T1w', rng, DrawSettings(factors=False, curves=False))
+        assert (look.factors == 1).all()
+        np.testing.assert_allclose(*look.curve, atol=1e-6)
+
+
+def test_styles_off_true_labels_change_the_condition_alone(heads):
+    subject = plain_subject(load_heads(heads)[0])
+    maps = subject.maps.copy()
+    maps[1:] = np.roll(maps[1:], 3, axis=1)  # registration that is off by 6 mm
+    draws = [
+        TransferDraws([replace(subject, maps=maps)], settings=DrawSettings(labels=labels)).draw(
+            np.random.default_rng(7)
+        )
+        for labels in (False, True)
+    ]
+    torch.testing.assert_close(draws[0].features, draws[1].features)
+    torch.testing.assert_close(draws[0].truth, draws[1].truth)
+    assert (draws[0].condition - draws[1].condition).abs().max() > 0.1
 
 
 def test_the_loss_teaches_the_network(heads):
