@@ -132,6 +132,10 @@ class Training(ABC):
             Share of the budget, 0 to 1.
         """
 
+    def drawing_seconds(self) -> float:
+        """Seconds that :meth:`losses` spent on making its examples since the last call of this."""
+        return 0.0
+
     def validate(self, network: torch.nn.Module) -> dict[str, float]:
         """Metrics of the averaged network on the same held-out examples each time, or nothing."""
         return {}

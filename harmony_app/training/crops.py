@@ -72,7 +72,7 @@ class CropDraw:
     def smooth(self, control: int) -> torch.Tensor:
         """Smooth random field (size, size) of about unit spread."""
         noise = torch.from_numpy(self.rng.standard_normal((control, control), np.float32))
-        weights = _cubic_weights(self.size, control)
+        weights = cubic_weights(self.size, control)
         return weights @ noise @ weights.T
 
     def field_of_view(self, shown: np.ndarray) -> np.ndarray:
@@ -86,7 +86,7 @@ class CropDraw:
 
 
 @lru_cache(maxsize=64)
-def _cubic_weights(size: int, control: int) -> torch.Tensor:
+def cubic_weights(size: int, control: int) -> torch.Tensor:
     """Cubic interpolation of ``control`` points to ``size``, as a matrix: fields are cheap so."""
     unit = torch.eye(control)[:, None, :, None].expand(-1, -1, -1, 4)
     weights = functional.interpolate(unit, (size, 4), mode='bicubic', align_corners=True)

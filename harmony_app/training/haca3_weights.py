@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harmony_app.errors import InputError
@@ -47,6 +47,34 @@ def read_fusion(path: Path, width: int) -> tuple[FusionNet, dict]:
     return fusion.eval(), {key: float(value) for key, value in header.items() if key != 'format'}
 
 
+def pack(checkpoint: Path, out: Path, card: Mapping, fusion: Path | None = None) -> None:
+    """Write a model folder.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        Checkpoint or best weights.
+    out : Path
+        Model folder.
+    card : mapping
+        What ``model.json`` is to say; steps, minutes, seed and settings are added to ``training``.
+    fusion : Path, optional
+        Weights of :mod:`harmony_app.training.fusion`.
+    """
+    nets, facts = read_averaged(checkpoint)
+    training = dict(card.get('training', {})) | {
+        'steps': facts['progress']['step'],
+        'minutes': round(facts['progress']['seconds'] / 60, 1),
+        'seed': facts['loop']['seed'],
+        'settings': facts['loop'] | facts['training'],
+    }
+    network = None
+    if fusion:
+        network, measured = read_fusion(fusion, nets.config.fusion_width)
+        training['fusion'] = measured
+    Haca3(nets, network, {**card, 'training': training}).save(out)
+
+
 def _read(path: Path) -> tuple[dict, dict]:
     from safetensors import SafetensorError, safe_open
 
@@ -65,20 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--fusion', type=Path, help='weights of harmony_app.training.fusion')
     parser.add_argument('--card', type=Path, help='JSON whose fields go into model.json')
     options = parser.parse_args(arguments)
-    nets, facts = read_averaged(options.checkpoint)
     card = json.loads(options.card.read_text(encoding='utf-8')) if options.card else {}
-    training = card.setdefault('training', {})
-    training |= {
-        'steps': facts['progress']['step'],
-        'minutes': round(facts['progress']['seconds'] / 60, 1),
-        'seed': facts['loop']['seed'],
-        'settings': facts['loop'] | facts['training'],
-    }
-    fusion = None
-    if options.fusion:
-        fusion, measured = read_fusion(options.fusion, nets.config.fusion_width)
-        training['fusion'] = measured
-    Haca3(nets, fusion, card).save(options.out)
+    pack(options.checkpoint, options.out, card, options.fusion)
 
 
 if __name__ == '__main__':

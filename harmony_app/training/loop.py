@@ -31,6 +31,14 @@ BAD_STEPS = 20
 """Steps in a row without a finite gradient after which a training is given up."""
 
 
+def best_or_last(out: Path) -> Path:
+    """File of the best weights in the folder of a training, or of its checkpoint; a file is itself."""
+    out = Path(out)
+    if out.is_file():
+        return out
+    return out / BEST if (out / BEST).exists() else out / CHECKPOINT
+
+
 class Loop:
     """Runs a training.
 
@@ -225,7 +233,9 @@ class Loop:
         means = self.ranks.mean(sums.to(self.device)).tolist()
         progress.sums, progress.counted = {}, 0
         watch.lap('rest')
-        spent = watch.read()
+        spent, drawing = watch.read(), self.training.drawing_seconds()
+        spent['data'] += drawing
+        spent['compute'] -= drawing
         if monitor is not None:
             rate = self.optimizer.param_groups[0]['lr']
             named = dict(zip(terms, means, strict=True))

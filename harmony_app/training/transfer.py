@@ -26,7 +26,7 @@ from harmony_app.training import distributed
 from harmony_app.training.base import LoopSettings, Training
 from harmony_app.training.checkpoint import load_averaged, read_facts
 from harmony_app.training.heads import load_heads, split_heads
-from harmony_app.training.loop import BEST, CHECKPOINT, Loop
+from harmony_app.training.loop import Loop, best_or_last
 from harmony_app.training.options import add_loop_options, loop_settings
 from harmony_app.training.subjects import draw_pool, plain_subject
 from harmony_app.training.transfer_draws import Example, RealScan, TransferDraws
@@ -224,7 +224,7 @@ def phantom_sources(
 
 def read_trained(out: Path) -> tuple[TransferNetwork, dict]:
     """Best network of a training, or the average of its checkpoint, and what is said of it."""
-    path = out / BEST if (out / BEST).exists() else out / CHECKPOINT
+    path = best_or_last(out)
     facts = read_facts(path)
     try:
         network = TransferNetwork(TransferConfig(**facts['training']))
@@ -260,7 +260,7 @@ def pack(out: Path, folder: Path, trained: dict) -> None:
             'minutes': round(facts['progress']['seconds'] / 60, 1),
             'seed': facts['loop']['seed'],
             'settings': facts['loop'],
-            'loss': 'L1 over the range of the truth, brain weighted 3; grid smoothness 0.02',
+            'loss': {'kind': 'L1 over the range of the truth'} | asdict(LOSS),
         },
         'metrics': {
             'validation': 'PSNR in dB inside the brain, random sites, held-out heads',
