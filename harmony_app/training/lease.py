@@ -35,7 +35,7 @@ from harmony_app.methods.model_folder import METADATA, read_metadata
 from harmony_app.nets.haca3 import VARIANTS
 from harmony_app.training import haca3, haca3_weights, transfer
 from harmony_app.training.base import LoopSettings, Training
-from harmony_app.training.carried import unpack_heads
+from harmony_app.training.carried import METHODS, unpack_heads
 from harmony_app.training.haca3_settings import LOOP as HACA3_LOOP
 from harmony_app.training.haca3_settings import Settings
 from harmony_app.training.heads import load_heads, split_heads
@@ -48,8 +48,6 @@ from harmony_app.training.subjects import Subject, draw_subject, plain_subject
 from harmony_app.training.transfer_draws import TransferDraws
 
 logger = logging.getLogger('harmony_app')
-
-METHODS = ('haca3', 'transfer')
 
 LOOPS = {
     'haca3': replace(HACA3_LOOP, batch=64, validation_steps=500, checkpoint_minutes=2.0),
@@ -232,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     heads = options.heads
     if not list(heads.glob('*_maps.npy')):
         heads = options.work / 'heads'
-        logger.info('%d heads unpacked', len(unpack_heads(options.heads, heads)))
+        logger.info('%d heads unpacked', len(unpack_heads(options.heads, heads, options.method)))
     start, seed = options.begin_from, options.seed
     if options.method == 'haca3':
         training = begin_haca3(start, heads, options.size, options.eta_first, options.device, seed)
