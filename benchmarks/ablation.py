@@ -16,6 +16,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from harmony_app.methods.transfer_features import CONDITION, condition_vector, v
 from harmony_app.nets.bilateral import TransferConfig, TransferNetwork
 from harmony_app.training.heads import split_heads
 from harmony_app.training.loop import Loop
-from harmony_app.training.subjects import draw_pool, halve, plain_subject
+from harmony_app.training.subjects import Subject, draw_pool, halve, plain_subject
 from harmony_app.training.transfer import (
     CHECKS,
     LOOP,
@@ -49,6 +50,9 @@ logger = logging.getLogger(__name__)
 
 CUBE = 4
 """Edge in voxels of 2 mm of the cubes on which SSIM is taken."""
+
+APART = 0.05
+"""Distance of the levels of two real scans under which they count as alike."""
 
 DRAWS = DrawSettings(cube=CUBE)
 CONFIG = TransferConfig(condition=CONDITION)
@@ -217,8 +221,8 @@ def judge_pairs(network: TransferNetwork, judges: Sequence[Judge]) -> pd.DataFra
 
 
 @torch.inference_mode()
-def measure(network: TransferNetwork, examples: Sequence[Example]) -> dict[str, float]:
-    """Mean PSNR in dB and SSIM of cubes in the brain, before and after, of fixed examples."""
+def measure(network: TransferNetwork, examples: Sequence[Example]) -> pd.DataFrame:
+    """PSNR in dB and SSIM of cubes in the brain, before and after; a row for each example."""
     found = []
     for example in examples:
         truth, inside = example.truth / example.scale, example.inside
@@ -230,8 +234,7 @@ def measure(network: TransferNetwork, examples: Sequence[Example]) -> dict[str, 
             similar = cube_ssim(image, truth, CUBE)[whole].mean()
             row += [-10 * np.log10(error + 1e-9), float(similar)]
         found.append(row)
-    names = ('psnr_before', 'ssim_before', 'psnr', 'ssim')
-    return dict(zip(names, np.mean(found, axis=0).tolist(), strict=True))
+    return pd.DataFrame(found, columns=['psnr_before', 'ssim_before', 'psnr', 'ssim'])
 
 
 class Ablation:
@@ -262,47 +265,84 @@ class Ablation:
         self.settings = replace(
             LOOP, steps=steps, batch=batch, seed=seed, validation_steps=max(1, steps // 3)
         )
-        training, held_out = split_heads(heads, seed)
-        self.pool = draw_pool(training, subjects, seed)
+        self.heads, held_out = split_heads(heads, seed)
+        self.subjects = subjects
         self.real = load_real(real) if real else []
         people = {path.name.split('_')[0] for path in real.glob('*.npz')} if real else ()
         self.judges = load_judges(cache, people) if cache else []
-        self.shared = Remembered(TransferDraws(self.pool, self.real, settings=DRAWS))
         plain = [plain_subject(head) for head in held_out]
         self.check = Remembered(TransferDraws(plain, settings=DRAWS))
+
+    @cached_property
+    def pool(self) -> list[Subject]:
+        """Subjects of all variants."""
+        return draw_pool(self.heads, self.subjects, self.settings.seed)
+
+    @cached_property
+    def shared(self) -> Remembered:
+        """Draws of all variants that draw as the first one."""
+        return Remembered(TransferDraws(self.pool, self.real, settings=DRAWS))
 
     def train(self, name: str) -> TransferNetwork:
         """Averaged network of a variant at the end of its training."""
         variant = VARIANTS[name]
-        source = self.shared
-        if variant.draws != DRAWS or not variant.real:
-            real = self.real if variant.real else ()
-            source = TransferDraws(self.pool, real, settings=variant.draws)
-        seed = self.settings.seed
         training = TransferTraining(
-            source, self.check, seed=seed, config=variant.network, weights=variant.loss
+            None,
+            self.check,
+            seed=self.settings.seed,
+            config=variant.network,
+            weights=variant.loss,
         )
         settings = replace(self.settings, steps=round(variant.length * self.steps))
         loop = Loop(training, settings, self.out / name)
         loop.resume()
-        loop.run()
+        if loop.done() < 1:
+            training.source = self._source(variant)
+            loop.run()
         return loop.average.eval()
 
+    def _source(self, variant: Variant) -> object:
+        if variant.draws == DRAWS and variant.real:
+            return self.shared
+        real = self.real if variant.real else ()
+        return TransferDraws(self.pool, real, settings=variant.draws)
+
     def row(self, name: str, change: str, network: TransferNetwork) -> dict:
-        """Row of the table; pairs of real scans go to a table of their own."""
+        """Row of the table; examples and pairs of real scans go to tables of their own."""
         checks = [self.check.draw(np.random.default_rng([9000, i])) for i in range(CHECKS)]
-        row = {'variant': name, 'change': change} | measure(network, checks)
+        measured = measure(network, checks)
+        tables = self.out / 'tables'
+        tables.mkdir(parents=True, exist_ok=True)
+        measured.to_csv(tables / f'examples_{name}.tsv', sep='\t', index=False)
+        row = {'variant': name, 'change': change} | measured.mean().to_dict()
         if self.judges:
             pairs = judge_pairs(network, self.judges)
-            self.out.mkdir(parents=True, exist_ok=True)
-            pairs.to_csv(self.out / f'pairs_{name}.tsv', sep='\t', index=False)
+            pairs.to_csv(tables / f'pairs_{name}.tsv', sep='\t', index=False)
+            # two scans that all but agree have no distance to close
+            apart = pairs[pairs.before > APART]
             row |= {
-                'closed': pairs.closed.median(),
-                'half_closed': (pairs.closed >= 0.5).mean(),
-                'farther': int((~(pairs.after <= pairs.before)).sum()),
-                'pairs': len(pairs),
+                'closed': apart.closed.median(),
+                'half_closed': (apart.closed >= 0.5).mean(),
+                'farther': int((~(apart.after <= apart.before)).sum()),
+                'pairs': len(apart),
+                'distance_before': pairs.before.mean(),
+                'distance': pairs.after.mean(),
             }
         return row
+
+    def compared(self, rows: Sequence[dict]) -> pd.DataFrame:
+        """Rows with their difference in PSNR from the first variant, and its standard error."""
+
+        def of(name):
+            return pd.read_csv(self.out / 'tables' / f'examples_{name}.tsv', sep='\t').psnr
+
+        table = pd.DataFrame(rows)
+        names = list(table.variant)
+        first = next((name for name in VARIANTS if name in names), names[0])
+        change = [of(name) - of(first) for name in names]
+        table.insert(5, 'more', [c.mean() for c in change])
+        table.insert(6, 'more_error', [c.sem() for c in change])
+        return table
 
     def run(self, names: Sequence[str], packaged: Path | None = None) -> pd.DataFrame:
         """Every variant that has no result yet; the table of all that have one."""
@@ -325,7 +365,7 @@ class Ablation:
                 path.write_text(json.dumps(row) + '\n')
                 logger.info('%s: %.0f s: %s', name, time.monotonic() - start, row)
             rows.append(json.loads(path.read_text()))
-            table = pd.DataFrame(rows)
+            table = self.compared(rows)
             table.to_csv(self.out / 'ablation.tsv', sep='\t', index=False)
             (self.out / 'ablation.md').write_text(to_markdown(table) + '\n')
         return table

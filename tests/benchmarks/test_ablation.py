@@ -67,6 +67,9 @@ def test_variants_are_trained_measured_and_not_trained_again(heads, tmp_path, mo
     assert table.psnr_before.nunique() == 1  # all are judged on the same draws
     assert table.loc['untrained', 'psnr'] > table.loc['bare_plain', 'psnr']
     assert set(table.pairs) == {2}
+    assert table.loc['reference', ['more', 'more_error']].tolist() == [0, 0]
+    more = table.psnr - table.loc['reference', 'psnr']
+    assert table.more.to_numpy() == pytest.approx(more.to_numpy())
     assert (tmp_path / 'reference' / 'validation.csv').exists()
 
     monkeypatch.setattr(made, 'train', None)
