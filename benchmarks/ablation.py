@@ -298,7 +298,8 @@ class Ablation:
         loop.resume()
         if loop.done() < 1:
             training.source = self._source(variant)
-            loop.run()
+            if loop.run().stopped:
+                raise KeyboardInterrupt(f'{name} was stopped; the same call continues')
         return loop.average.eval()
 
     def _source(self, variant: Variant) -> object:

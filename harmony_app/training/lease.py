@@ -227,9 +227,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.backends.cudnn.benchmark = True
     if options.real:
         transfer.credits_of(options.real)
-    heads = options.heads
+    heads, work = options.heads, options.work / options.method
     if not list(heads.glob('*_maps.npy')):
-        heads = options.work / 'heads'
+        heads = work / 'heads'
         logger.info('%d heads unpacked', len(unpack_heads(options.heads, heads, options.method)))
     start, seed = options.begin_from, options.seed
     if options.method == 'haca3':
@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.device,
             seed,
         )
-    run = options.work / 'run'
+    run = work / 'run'
     if options.resume and not (run / CHECKPOINT).exists():
         join_folder(options.resume, run)
     settings = replace(
@@ -267,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     early = argparse.ArgumentParser(add_help=False)
-    early.add_argument('--method', choices=METHODS, required=True)
+    early.add_argument('--method', choices=METHODS, default=METHODS[0])
     method = early.parse_known_args(arguments)[0].method
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -277,7 +277,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add('--real', type=Path, help='folder of real scans; transfer only')
     add('--out', type=Path, required=True, help='folder that comes back')
     add(
-        '--work', type=Path, default=Path(tempfile.gettempdir(), 'lease'), help='heads and training'
+        '--work',
+        type=Path,
+        default=Path(tempfile.gettempdir(), 'lease'),
+        help='heads and training; one that is there goes on',
     )
     add('--resume', type=Path, help='pieces of a training to go on with')
     add('--stop-after', type=float, default=9.0, help='minutes of this command, start included')

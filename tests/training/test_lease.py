@@ -148,7 +148,7 @@ def test_a_training_ends_on_time_and_goes_on_elsewhere(carried, tmp_path, few_ch
     assert 0 < reached < 1000
     steps = ('--steps', str(reached + 2), '--resume', str(tmp_path / 'out'))
     _call('haca3', carried, tmp_path, *steps, '--work', str(tmp_path / 'elsewhere'))
-    facts = read_facts(tmp_path / 'elsewhere' / 'run' / CHECKPOINT)
+    facts = read_facts(tmp_path / 'elsewhere' / 'haca3' / 'run' / CHECKPOINT)
     assert facts['progress']['step'] == reached + 2
     assert Haca3.load(tmp_path / 'out' / 'model').metadata['training']['steps'] == reached + 2
 
