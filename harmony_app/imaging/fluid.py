@@ -149,6 +149,8 @@ def session_fluid(
     inside = halved(brain) > 0.99
     maps = np.stack([halved(tissue) for tissue in tissues])
     white = inside & (maps[TISSUES.index('WM')] >= CERTAIN)
+    if np.count_nonzero(white) < FEWEST:
+        return None
     images, levels = [], []
     try:
         for scan, transform in zip(scans, transforms, strict=True):

@@ -144,7 +144,8 @@ def test_a_network_of_other_settings_is_applied_as_it_was_trained(scan, tmp_path
     Transfer(TransferNetwork(config), {}).save(tmp_path)
     method = Transfer.load(tmp_path)
     assert method.network.config == config
-    grid, _ = method.predict(scan, _profile(0.8, 1.0, 0.35))
+    style = Style('x', 'T1w', _profile(0.8, 1.0, 0.35))
+    grid, _ = method.predict(scan, style)
     assert grid.coefficients.shape[1:] == tuple(n // 16 for n in WORKING_SHAPE)
     np.testing.assert_allclose(grid.map(scan.working), scan.working.data, atol=1e-5)
 
