@@ -12,10 +12,24 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from harmony_app import __version__
 from harmony_app.errors import ModelError, OutputError
+from harmony_app.imaging.grid import SPACE, WORKING_SHAPE
+from harmony_app.methods.base import CONTRASTS
 
 METADATA = 'model.json'
 WEIGHTS = 'weights.safetensors'
+
+
+def common_metadata(licence: str) -> dict:
+    """What ``model.json`` says of every model that is trained here."""
+    return {
+        'version': __version__,
+        'licence': licence,
+        'contrasts': list(CONTRASTS),
+        'grid': {'space': SPACE, 'shape': list(WORKING_SHAPE), 'zooms': [1.0, 1.0, 1.0]},
+        'normalization': 'white-matter peak at 1',
+    }
 
 
 def write_model_folder(

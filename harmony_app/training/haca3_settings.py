@@ -25,19 +25,8 @@ class Settings:
     ----------
     variant : str
         Widths, a name in :data:`harmony_app.nets.haca3.VARIANTS`.
-    batch, size : int
-        Draws of a step, and edge of their crops.
-    minutes : float
-        Budget of time; the learning rate falls over it.
-    steps : int
-        Budget of steps instead, where not 0: then the same seed gives the same weights,
-        interrupted or not.
-    seed : int
-        Of weights, draws and noise.
-    rate, decay : float
-        Learning rate at its highest, and weight decay of AdamW.
-    average : float
-        Decay of the running average of the weights, which is what is kept.
+    size : int
+        Edge of the crops.
     reconstruction, edges, kl, anatomy, artifact, cycle : float
         Weights of the losses (equation 2 of the paper; ``edges`` is ours).
     tissue, levels : float

@@ -26,12 +26,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harmony_app import __version__
 from harmony_app.errors import InputError, OptionError
-from harmony_app.imaging.grid import SPACE, WORKING_SHAPE
-from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.haca3 import Haca3
-from harmony_app.methods.model_folder import METADATA, read_metadata
+from harmony_app.methods.model_folder import METADATA, common_metadata, read_metadata
 from harmony_app.nets.haca3 import VARIANTS
 from harmony_app.training import haca3, haca3_weights, transfer
 from harmony_app.training.base import LoopSettings, Training
@@ -200,12 +197,7 @@ def pack(method: str, run: Path, folder: Path, heads: Path, options: argparse.Na
         return
     best = best_or_last(run)
     metrics = haca3_weights.read_averaged(best)[1]['progress']['metrics']
-    card = {
-        'version': __version__,
-        'licence': 'Apache-2.0',
-        'contrasts': list(CONTRASTS),
-        'grid': {'space': SPACE, 'shape': list(WORKING_SHAPE), 'zooms': [1.0, 1.0, 1.0]},
-        'normalization': 'white-matter peak at 1',
+    card = common_metadata('Apache-2.0') | {
         'training': trained,
         'metrics': {'validation': 'slices of held-out heads at random protocols'} | metrics,
     }

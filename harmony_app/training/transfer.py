@@ -14,11 +14,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from harmony_app import __version__
 from harmony_app.errors import InputError
-from harmony_app.imaging.grid import SPACE, WORKING_SHAPE
-from harmony_app.methods.base import CONTRASTS
-from harmony_app.methods.model_folder import read_metadata
+from harmony_app.methods.model_folder import common_metadata, read_metadata
 from harmony_app.methods.transfer import Transfer
 from harmony_app.methods.transfer_features import CONDITION
 from harmony_app.nets.bilateral import TransferConfig, TransferNetwork, sample_grid, slice_grid
@@ -248,12 +245,7 @@ def pack(out: Path, folder: Path, trained: dict) -> None:
     """
     network, facts = read_trained(out)
     metrics = facts['progress']['metrics']
-    metadata = {
-        'version': __version__,
-        'licence': 'Apache-2.0',
-        'contrasts': list(CONTRASTS),
-        'grid': {'space': SPACE, 'shape': list(WORKING_SHAPE), 'zooms': [1.0, 1.0, 1.0]},
-        'normalization': 'white-matter peak at 1',
+    metadata = common_metadata('Apache-2.0') | {
         'training': trained
         | {
             'steps': facts['progress']['step'],

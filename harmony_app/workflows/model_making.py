@@ -7,8 +7,7 @@ from pathlib import Path
 from harmony_app import __version__
 from harmony_app.config import RunConfig
 from harmony_app.errors import ModelError, OptionError
-from harmony_app.imaging.grid import SPACE, WORKING_SHAPE
-from harmony_app.methods.base import CONTRASTS, Style
+from harmony_app.methods.base import Style
 from harmony_app.methods.model_folder import read_metadata
 from harmony_app.methods.registry import packaged_model
 from harmony_app.training.monitor import EXAMPLES, LOG, VALIDATION_LOG
@@ -46,17 +45,6 @@ def parent_model(config: RunConfig) -> tuple[Path, dict]:
             f'{metadata["method"]}, or a model of {config.method}'
         )
     return folder, metadata
-
-
-def common_metadata(licence: str) -> dict:
-    """What ``model.json`` says of every model that is trained here."""
-    return {
-        'version': __version__,
-        'licence': licence,
-        'contrasts': list(CONTRASTS),
-        'grid': {'space': SPACE, 'shape': list(WORKING_SHAPE), 'zooms': [1.0, 1.0, 1.0]},
-        'normalization': 'white-matter peak at 1',
-    }
 
 
 def with_lineage(metadata: Mapping, entry: Mapping) -> dict:

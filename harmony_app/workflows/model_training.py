@@ -9,6 +9,7 @@ from pathlib import Path
 from harmony_app.config import RunConfig, digest
 from harmony_app.errors import InputError
 from harmony_app.methods.base import Method
+from harmony_app.methods.model_folder import common_metadata
 from harmony_app.training import distributed
 from harmony_app.training.base import LoopSettings, Progress, Training
 from harmony_app.training.distributed import Ranks
@@ -24,7 +25,6 @@ from harmony_app.training.sessions import (
 )
 from harmony_app.workflows.checks import check_device
 from harmony_app.workflows.model_making import (
-    common_metadata,
     folder_to_write,
     keep_tables,
     parent_model,

@@ -81,6 +81,7 @@ class SessionOutputs:
             prepared,
             WhiteMatterPeak=1.0,
             SourceWhiteMatterPeak=finished.facts['wm_peak'],
+            TissueFieldRange=finished.facts['field_range'],
         )
         self._write_native_mask(prepared, finished)
         self._write_transforms(prepared, finished)

@@ -204,7 +204,7 @@ def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
     out : Path
         Record to write: ``working`` (white-matter peak 1) and, where one was found, ``field``
         (:func:`~harmony_app.imaging.bias.tissue_field`); facts ``wm_peak`` (own unit),
-        ``profile``, ``to_working``.
+        ``profile``, ``to_working`` and ``field_range``.
     prepared, aligned : Path
         Records of the scan and of its session.
     """
@@ -236,6 +236,7 @@ def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
         'wm_peak': float(peak),
         'profile': profile.to_dict(),
         'to_working': to_working.tolist(),
+        'field_range': None if field is None else np.exp([field.min(), field.max()]).tolist(),
     }
     arrays = {'working': data} if field is None else {'working': data, 'field': field}
     return write_record(out, facts, arrays)

@@ -80,6 +80,7 @@ def test_too_little_tissue_tells_nothing(head):
     seen = np.zeros_like(brain)
     seen[80:100, 80:120, 90:110] = True
     assert tissue_field(image * seen, brain & seen, tissues) is None
+    assert tissue_field(image, np.zeros_like(brain), tissues) is None
 
 
 def test_the_field_follows_the_scan_to_its_own_grid(head):
