@@ -11,14 +11,13 @@ from harmony_app.errors import HarmonyError, ModelError, OptionError, ScanError
 from harmony_app.methods.base import Harmonized, Method, Scan, Style
 from harmony_app.methods.model_folder import read_metadata
 from harmony_app.methods.registry import GROUP_METHODS, METHOD_NAMES, get_method, packaged_model
+from harmony_app.training.recipe import TRAINED
 
 DECODER = 'haca3-decoder'
 """HACA3 with the plain image of its decoder."""
 
 METHODS = (*METHOD_NAMES, DECODER, *GROUP_METHODS)
 """All methods that can be compared."""
-
-TRAINED = ('transfer', 'haca3')
 
 
 def find_models(folders: Sequence[Path]) -> dict[str, str]:

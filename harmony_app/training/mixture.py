@@ -30,3 +30,25 @@ class Mixture:
     def draw(self, rng: np.random.Generator):
         """Draw an example of one of them."""
         return self.sources[int(np.searchsorted(self.edges, rng.random(), side='right'))].draw(rng)
+
+
+def mixed(real, phantom, shares: tuple[float, float]):
+    """One source of real scans and the phantom by their shares.
+
+    Parameters
+    ----------
+    real, phantom : object or None
+        Sources; None where there are none of the kind.
+    shares : tuple of (float, float)
+        Of both.
+
+    Returns
+    -------
+    object or None
+        The only one there is, a :class:`Mixture` of both, or None.
+    """
+    there = [(s, share) for s, share in zip((real, phantom), shares, strict=True) if s is not None]
+    there = [(source, share) for source, share in there if share > 0]
+    if len(there) < 2:
+        return there[0][0] if there else None
+    return Mixture([source for source, _ in there], [share for _, share in there])

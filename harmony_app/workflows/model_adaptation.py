@@ -1,19 +1,17 @@
 """``--task adapt``: fit a model to a site that it has not seen, without its original data."""
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 
 from harmony_app.config import RunConfig
 from harmony_app.errors import HarmonyError, InputError, OptionError
-from harmony_app.methods.base import Method
 from harmony_app.methods.registry import get_method
 from harmony_app.training import distributed
-from harmony_app.training.base import LoopSettings, Training
+from harmony_app.training.base import LoopSettings
 from harmony_app.training.checkpoint import load_averaged
 from harmony_app.training.loop import Loop
-from harmony_app.training.parts import ADAPTED, SLOWER, keep_all_but
-from harmony_app.training.sessions import HalvedScans, Session
+from harmony_app.training.parts import SLOWER, keep_all_but
+from harmony_app.training.recipe import get_recipe
 from harmony_app.workflows.checks import check_device
 from harmony_app.workflows.model_making import (
     folder_to_write,
@@ -48,6 +46,7 @@ def adapt(config: RunConfig) -> list[str]:
     if config.site is None:
         raise OptionError('--task adapt: give --site NAME, the site to adapt to')
     parent, metadata = parent_model(config)
+    recipe = get_recipe(config.method)
     out = folder_to_write(config, f'{config.method}-{config.site}')
     files, notes = find_sessions(config)
     if not files:
@@ -67,15 +66,17 @@ def adapt(config: RunConfig) -> list[str]:
         apart = bool(material.validation)
         judged = material.validation if apart else learning
         settings = _settings(loop_settings(config, None, device), config)
-        training = _training(config, parent, learning, judged, ranks.device(device))
-        names = keep_all_but(training.network, config.method)
+        training = recipe.adaptation(
+            parent, learning, judged, ranks.device(device), config.random_seed
+        )
+        names = keep_all_but(training.network, recipe.adapted)
         run = run_folder(config, material)
         loop = Loop(training, settings, run, ranks.device(device), ranks)
         loop.resume()
         before: dict[str, float] = {}
         if ranks.first:
             method = get_method(config.method, parent, ranks.device(device))
-            before = training.validate(network_of(method))
+            before = training.validate(recipe.network_of(method))
         progress = loop.run()
         if not ranks.first:
             return []
@@ -91,11 +92,11 @@ def adapt(config: RunConfig) -> list[str]:
                 'nothing was written'
             )
         load_averaged(best_weights(run), loop.average)
-        network_of(method).load_state_dict(loop.average.state_dict())
+        recipe.network_of(method).load_state_dict(loop.average.state_dict())
         entry = {
             'task': 'adapt',
             'site': config.site,
-            'parts': list(ADAPTED[config.method]),
+            'parts': list(recipe.adapted),
             'subjects': sorted({session.subject for session in learning}),
             'validation_subjects': sorted({session.subject for session in material.validation}),
             'sessions': len(files),
@@ -119,11 +120,6 @@ def adapt(config: RunConfig) -> list[str]:
     return [*lines, f'written: {out}; use --method {config.method} --model {out}']
 
 
-def network_of(method: Method):
-    """Network of a method that a training fits."""
-    return method.nets if hasattr(method, 'nets') else method.network
-
-
 def _settings(settings: LoopSettings, config: RunConfig) -> LoopSettings:
     """A fifth of the rate, a short budget, and an end where nothing improves."""
     if not (config.minutes or config.steps):
@@ -137,37 +133,3 @@ def _settings(settings: LoopSettings, config: RunConfig) -> LoopSettings:
         validation_steps=25,
         patience=config.patience or 4,
     )
-
-
-def _training(
-    config: RunConfig,
-    parent,
-    learning: Sequence[Session],
-    judged: Sequence[Session],
-    device: str,
-) -> Training:
-    """The losses that need neither truth nor the original data."""
-    if config.method == 'transfer':
-        from harmony_app.training.transfer import TransferTraining
-        from harmony_app.training.transfer_draws import TransferDraws
-
-        source, check = (
-            TransferDraws((), HalvedScans(sessions), real_share=1.0)
-            for sessions in (learning, judged)
-        )
-        return TransferTraining(source, check, device, config.random_seed, begin_from=parent)
-    from harmony_app.training.haca3 import Haca3Training
-    from harmony_app.training.haca3_settings import Settings
-    from harmony_app.training.session_slices import SessionSlices
-
-    variant = parent_model(config)[1]['networks']['variant']
-    # the helpers of the other losses are not part of a model
-    off = dict.fromkeys(('anatomy', 'artifact', 'tissue', 'levels', 'attention'), 0.0)
-    settings = Settings(variant, eta_first=0.0, warm=0.0, **off)
-    source = SessionSlices(learning, settings.size, remapped=0.0)
-    check = SessionSlices(judged, settings.size, artifacts=False, remapped=0.0)
-    training = Haca3Training(settings, source, check, device, config.random_seed)
-    training.begin_from(parent)
-    for helper in training.helpers.values():
-        helper.requires_grad_(False)
-    return training

@@ -3,12 +3,10 @@
 from harmony_app import __version__
 from harmony_app.config import RunConfig
 from harmony_app.errors import OptionError
+from harmony_app.training.recipe import TRAINED
 from harmony_app.workflows import model_adaptation, model_styles, model_training
 from harmony_app.workflows.model_making import folder_to_write
 from harmony_app.workflows.training_inputs import find_sessions
-
-TRAINED = ('transfer', 'haca3')
-"""Methods that can be trained."""
 
 
 def check_trainable(method: str, task: str) -> None:

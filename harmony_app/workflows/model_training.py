@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from harmony_app.config import RunConfig, digest
@@ -12,17 +12,13 @@ from harmony_app.methods.base import Method
 from harmony_app.methods.model_folder import common_metadata
 from harmony_app.training import distributed
 from harmony_app.training.base import LoopSettings, Progress, Training
+from harmony_app.training.checkpoint import load_averaged
 from harmony_app.training.distributed import Ranks
 from harmony_app.training.heads import Head, build_heads, split_heads
 from harmony_app.training.loop import BEST, CHECKPOINT, Loop
-from harmony_app.training.mixture import Mixture
-from harmony_app.training.sessions import (
-    HalvedScans,
-    Session,
-    SessionFiles,
-    cache_sessions,
-    split_subjects,
-)
+from harmony_app.training.material import Material, PhantomConfig
+from harmony_app.training.recipe import get_recipe
+from harmony_app.training.sessions import Session, SessionFiles, cache_sessions, split_subjects
 from harmony_app.workflows.checks import check_device
 from harmony_app.workflows.model_making import (
     folder_to_write,
@@ -31,61 +27,13 @@ from harmony_app.workflows.model_making import (
     with_lineage,
 )
 from harmony_app.workflows.model_styles import nothing_found, site_styles
-from harmony_app.workflows.training_inputs import PhantomConfig, find_sessions, read_phantom
+from harmony_app.workflows.training_inputs import find_sessions, read_phantom
 
 WORKERS = 8
 """Processes that draw examples ahead, at most."""
 
 STYLE_HEADS = 2
 """Heads over which the standard styles of a model trained on the phantom are averaged."""
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a training learns from and is judged by.
-
-    Parameters
-    ----------
-    training, validation : list of Session
-        Real sessions; no person is in both.
-    heads, held_out : list of Head
-        Of the phantom.
-    phantom : PhantomConfig or None
-    """
-
-    training: Sequence[Session]
-    validation: Sequence[Session]
-    heads: Sequence[Head]
-    held_out: Sequence[Head]
-    phantom: PhantomConfig | None
-
-    def shares(self) -> tuple[float, float]:
-        """Share of the examples from real sessions and from the phantom."""
-        if not self.training:
-            return 0.0, 1.0
-        phantom = self.phantom.share if self.phantom else 0.0
-        return 1 - phantom, phantom
-
-    def describe(self) -> dict:
-        """For ``model.json``."""
-        sessions = [*self.training, *self.validation]
-        told: dict = {'sessions': len(sessions)}
-        if sessions:
-            scans = [scan for session in sessions for scan in session.scans]
-            contrasts = sorted({scan.contrast for scan in scans})
-            told |= {
-                'subjects': sorted({session.subject for session in self.training}),
-                'validation_subjects': sorted({session.subject for session in self.validation}),
-                'scans': {c: sum(scan.contrast == c for scan in scans) for c in contrasts},
-                'sites': sorted({scan.site for scan in scans if scan.site}),
-            }
-        if self.phantom:
-            told['phantom'] = {
-                'share': self.shares()[1],
-                'heads': [head.name for head in self.heads],
-                'validation_heads': [head.name for head in self.held_out],
-            }
-        return told
 
 
 def train(config: RunConfig) -> list[str]:
@@ -174,10 +122,6 @@ def gather(
 
 def loop_settings(config: RunConfig, phantom: PhantomConfig | None, device: str) -> LoopSettings:
     """Settings of the loop: the command line before the phantom's file before the method's."""
-    if config.method == 'haca3':
-        from harmony_app.training.haca3_settings import LOOP
-    else:
-        from harmony_app.training.transfer import LOOP
     file = phantom or PhantomConfig()
     given = {
         'minutes': config.minutes or file.minutes,
@@ -190,7 +134,7 @@ def loop_settings(config: RunConfig, phantom: PhantomConfig | None, device: str)
     # drawing and computing share the processors; an accelerator leaves them all to drawing
     workers = config.nprocs // 2 if device == 'cpu' else config.nprocs - 1
     return replace(
-        LOOP,
+        get_recipe(config.method).loop,
         seed=config.random_seed,
         precision=config.precision,
         workers=min(WORKERS, workers),
@@ -205,9 +149,8 @@ def make_training(
     import torch
 
     torch.set_num_threads(max(config.omp_nthreads, min(8, config.nprocs - settings.workers)))
-    if config.method == 'transfer':
-        return _transfer_training(config, material, device, settings.seed)
-    return _haca3_training(config, material, device, settings.seed)
+    recipe = get_recipe(config.method)
+    return recipe.training(material, device, settings.seed, config.model)
 
 
 def run_folder(config: RunConfig, material: Material) -> Path:
@@ -234,29 +177,11 @@ def best_weights(run: Path) -> Path:
 
 
 def finish(config: RunConfig, material: Material, loop: Loop, run: Path) -> tuple[Method, dict]:
-    """The method with the weights to keep; the fusion network of HACA3 is trained now, and told."""
-    from harmony_app.training.checkpoint import load_averaged
-
+    """The method with the weights to keep, and what was told of its making."""
     network = loop.average
     load_averaged(best_weights(run), network)
     network = network.to('cpu').eval()
-    if config.method == 'transfer':
-        from harmony_app.methods.transfer import Transfer
-
-        return Transfer(network, {}), {}
-    from harmony_app.methods.haca3 import Haca3
-    from harmony_app.training.fusion import fuse_trained
-
-    fusion, facts = fuse_trained(
-        network,
-        material.heads,
-        material.training,
-        seed=config.random_seed,
-        minutes=max(1.0, 0.1 * loop.settings.minutes),
-        steps=-(-loop.settings.steps // 4),  # rounded up: 0 is no budget of steps
-        device=loop.device,
-    )
-    return Haca3(network, fusion, {}), {'fusion': facts}
+    return get_recipe(config.method).finish(network, material, loop.settings, loop.device)
 
 
 def training_facts(progress: Progress, settings: LoopSettings, training: Training) -> dict:
@@ -295,80 +220,6 @@ def make_styles(method: Method, files: Sequence[SessionFiles], material: Materia
 
 def _learned(files: SessionFiles, material: Material) -> bool:
     return files.name in {session.name for session in material.training}
-
-
-def _transfer_training(config, material: Material, device: str, seed: int) -> Training:
-    from harmony_app.training.subjects import draw_pool, plain_subject
-    from harmony_app.training.transfer import TransferTraining
-    from harmony_app.training.transfer_draws import TransferDraws
-
-    def real(sessions):
-        scans = HalvedScans(sessions)
-        return TransferDraws((), scans, real_share=1.0) if len(scans) else None
-
-    pool = held_out = None
-    if material.heads:
-        subjects = draw_pool(material.heads, material.phantom.subjects_per_head, seed)
-        pool = TransferDraws(subjects)
-    if material.held_out:
-        held_out = TransferDraws([plain_subject(head) for head in material.held_out])
-    source = _mixed(real(material.training), pool, material.shares())
-    check = _mixed(real(material.validation), held_out, material.shares())
-    return TransferTraining(source, check, device, seed, begin_from=config.model)
-
-
-def _haca3_training(config, material: Material, device: str, seed: int) -> Training:
-    from harmony_app.training.haca3 import Haca3Training, check_size
-    from harmony_app.training.haca3_settings import Settings
-    from harmony_app.training.session_slices import SessionSlices, has_pairs
-    from harmony_app.training.slices import SliceSampler
-
-    file = material.phantom or PhantomConfig()
-    settings = Settings()
-    given = {'size': file.size, 'variant': file.variant}
-    if config.model is not None:
-        given['variant'] = parent_model(config)[1]['networks']['variant']
-        given['eta_first'] = 0.0  # it is learned already
-    if config.model is not None or not material.heads:
-        given['warm'] = 0.0  # there is no truth to warm up with, or no need
-    settings = replace(settings, **{k: v for k, v in given.items() if v is not None})
-    check_size(settings.size)
-    if not material.heads and not has_pairs(material.training):
-        if config.model is None:
-            raise InputError(
-                'no session has two contrasts, from which HACA3 learns what anatomy is: add '
-                '--phantom FILE, or start from a model with --model'
-            )
-        settings = replace(settings, anatomy=0.0)
-
-    def real(sessions, judged):
-        if not sessions:
-            return None
-        remapped = {'remapped': 0.0} if judged else {}
-        return SessionSlices(sessions, settings.size, artifacts=not judged, **remapped)
-
-    def phantom(heads, judged):
-        return SliceSampler(heads, settings.size, artifacts=not judged) if heads else None
-
-    source = _mixed(
-        real(material.training, False), phantom(material.heads, False), material.shares()
-    )
-    check = _mixed(
-        real(material.validation, True), phantom(material.held_out, True), material.shares()
-    )
-    training = Haca3Training(settings, source, check, device, seed)
-    if config.model is not None:
-        training.begin_from(config.model)
-    return training
-
-
-def _mixed(real, phantom, shares: tuple[float, float]):
-    """One source of both; None where there is neither."""
-    there = [(s, share) for s, share in zip((real, phantom), shares, strict=True) if s is not None]
-    there = [(source, share) for source, share in there if share > 0]
-    if len(there) < 2:
-        return there[0][0] if there else None
-    return Mixture([source for source, _ in there], [share for _, share in there])
 
 
 def _built_heads(config: RunConfig, phantom: PhantomConfig, build: bool) -> Path:

@@ -1,7 +1,7 @@
 """What a group trains on: preprocessed sessions among the results, and the phantom."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from harmony_app.bids.atomic import read_table
@@ -13,39 +13,9 @@ from harmony_app.imaging.grid import SPACE
 from harmony_app.imaging.profile import TISSUES
 from harmony_app.imaging.registration import GOOD_QUALITY
 from harmony_app.methods.base import CONTRASTS
+from harmony_app.training.material import PhantomConfig
 from harmony_app.training.sessions import ScanFile, SessionFiles
 from harmony_app.workflows.names import session_name
-
-
-@dataclass(frozen=True)
-class PhantomConfig:
-    """What ``--phantom`` names: a YAML file with these keys, all optional.
-
-    Parameters
-    ----------
-    heads : Path or None
-        Folder that ``python -m harmony_app.training.heads`` wrote.
-    label_maps : Path or None
-        Folder of FreeSurfer-style label maps of whole heads, of which heads are built once;
-        without both the ICBM head alone.
-    subjects_per_head : int
-        People that are drawn of each head (method transfer).
-    share : float
-        Share of the examples that are drawn from the phantom where there are sessions too.
-    minutes, steps, batch, size, variant, patience : float, int and str
-        Settings of the training, where the command line does not give them.
-    """
-
-    heads: Path | None = None
-    label_maps: Path | None = None
-    subjects_per_head: int = 8
-    share: float = 0.5
-    minutes: float | None = None
-    steps: int | None = None
-    batch: int | None = None
-    size: int | None = None
-    variant: str | None = None
-    patience: int | None = None
 
 
 def read_phantom(path: Path) -> PhantomConfig:

@@ -1,0 +1,132 @@
+"""How the group level trains a method: one recipe each, found by the method's name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from harmony_app.errors import OptionError
+from harmony_app.methods.base import Method
+from harmony_app.training.base import LoopSettings, Training
+from harmony_app.training.material import Material
+from harmony_app.training.sessions import Session
+
+_RECIPES = {
+    'transfer': 'harmony_app.training.transfer_recipe:TransferRecipe',
+    'haca3': 'harmony_app.training.haca3_recipe:Haca3Recipe',
+}
+
+TRAINED = tuple(_RECIPES)
+"""Methods that can be trained."""
+
+
+class Recipe(ABC):
+    """What the group level has to know of a method to train it.
+
+    Attributes
+    ----------
+    method : str
+        Name in the registry.
+    loop : LoopSettings
+        What the loop is told unless asked otherwise.
+    adapted : tuple of str
+        Beginnings of the names of the weights that are fitted to a new site.
+    """
+
+    method: str
+    loop: LoopSettings
+    adapted: tuple[str, ...]
+
+    @abstractmethod
+    def training(
+        self, material: Material, device: str, seed: int, begin_from: Path | None
+    ) -> Training:
+        """The training on some material.
+
+        Parameters
+        ----------
+        material : Material
+            Sessions, heads of the phantom, or both.
+        device : str
+            Of the networks.
+        seed : int
+            Of the initial weights.
+        begin_from : Path or None
+            Model folder to start from; chance without.
+
+        Raises
+        ------
+        InputError
+            Where the method cannot learn from it.
+        """
+
+    @abstractmethod
+    def adaptation(
+        self,
+        parent: Path,
+        learning: Sequence[Session],
+        judged: Sequence[Session],
+        device: str,
+        seed: int,
+    ) -> Training:
+        """The losses that fit a model to a site with neither truth nor its original data.
+
+        Parameters
+        ----------
+        parent : Path
+            Model folder to start from.
+        learning, judged : sequence of Session
+            Sessions of the site to learn from and to be judged by; the same where there are few.
+        device : str
+            Of the networks.
+        seed : int
+            Of whatever is not part of the model.
+        """
+
+    @abstractmethod
+    def finish(
+        self,
+        network: torch.nn.Module,
+        material: Material,
+        settings: LoopSettings,
+        device: str,
+    ) -> tuple[Method, dict]:
+        """The method of a trained network, and what ``model.json`` is to say of its making.
+
+        Parameters
+        ----------
+        network : Module
+            With the weights that are kept, on the CPU, in evaluation mode.
+        material : Material
+            What it was trained on.
+        settings : LoopSettings
+            Of the training that ended.
+        device : str
+            Where anything left may be computed.
+        """
+
+    @staticmethod
+    def network_of(method: Method) -> torch.nn.Module:
+        """The network of a loaded method that a training fits."""
+        return method.network
+
+
+def get_recipe(method: str) -> Recipe:
+    """Recipe of a method.
+
+    Raises
+    ------
+    OptionError
+        Where the method is not trained.
+
+    Examples
+    --------
+    >>> get_recipe('transfer').adapted
+    ('local.', 'everywhere.')
+    """
+    if method not in _RECIPES:
+        raise OptionError(f'--method {method} has no model: choose one of {", ".join(TRAINED)}')
+    module, name = _RECIPES[method].split(':')
+    return getattr(import_module(module), name)()
