@@ -4,14 +4,19 @@ import logging
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from harmony_app.bids.discovery import ScanInput, discover
 from harmony_app.bids.filters import Selection
+from harmony_app.imaging.profile import TissueProfile
 from harmony_app.methods.base import Scan
 from harmony_app.workflows.harmonizing import load_scans
 from harmony_app.workflows.records import Record
+from harmony_app.workflows.site_averages import FEWEST_PEOPLE
 from harmony_app.workflows.steps import align_session, finish_scan, prepare_scan
+from harmony_app.workflows.targets import evenly_spread
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +41,7 @@ class Preprocessed:
     ):
         self.cache = Path(cache)
         self.cache.mkdir(parents=True, exist_ok=True)
+        self._average = lru_cache(self._find_average)
         self.sessions = discover(Path(bids), selection or Selection()).sessions
         left = [scans for scans in self.sessions.values() if not self._is_ready(scans)]
         if workers > 1 and len(left) > 1:
@@ -56,18 +62,29 @@ class Preprocessed:
         ]
 
     def load(self, scan: ScanInput) -> Scan:
-        """One preprocessed scan."""
+        """One preprocessed scan, with the average of its site as ``--site-average dataset`` gives it."""
         session = self._session(self.sessions[scan.subject, scan.session])
         (loaded,) = load_scans(
             [self._record(scan, 'prepared')],
             [self._record(scan, 'finished')],
             [session],
         )
-        return loaded
+        return replace(loaded, site_average=self._average(scan.site, scan.contrast))
 
     def facts(self, scan: ScanInput) -> dict:
         """White-matter peak, transform and profile of a scan."""
         return Record(self._record(scan, 'finished')).facts
+
+    def _find_average(self, site: str | None, contrast: str) -> TissueProfile | None:
+        people: dict[str, ScanInput] = {}
+        for scan in self.inputs:
+            if site is not None and (scan.site, scan.contrast) == (site, contrast):
+                people.setdefault(scan.subject, scan)
+        if len(people) < FEWEST_PEOPLE:
+            return None
+        chosen = evenly_spread([people[subject] for subject in sorted(people)])
+        profiles = [TissueProfile.from_dict(self.facts(scan)['profile']) for scan in chosen]
+        return TissueProfile.average(profiles)
 
     def _record(self, scan: ScanInput, step: str) -> Path:
         return self.cache / f'{scan.name}_{step}.npz'

@@ -37,6 +37,7 @@ from harmony_app.workflows.results import (
     select_rows,
     without_effect,
 )
+from harmony_app.workflows.site_averages import find_site_averages
 from harmony_app.workflows.summary import describe_plan, summarize
 from harmony_app.workflows.targets import resolve_targets
 
@@ -147,12 +148,22 @@ def make_plan(config: RunConfig) -> Plan:
     targets = resolve_targets(config.target, root, model)
     for style in targets.styles.values():
         method.check_target(style)
+    choice = config.site_average if method.uses_site_average else 'off'
+    sites = find_site_averages(choice, inventory.scans, targets, root, model)
     given = find_precomputed(config.derivatives, inventory.scans)
     common = config.result_settings() | {
         'model_hash': model_hash,
         'device': device.partition(':')[0],
         'styles': {c: s.to_dict() for c, s in targets.styles.items()},
         'target_scans': {c: [_stamp(s.path) for s in ss] for c, ss in targets.scans.items()},
+        'sites': {
+            site: {c: p.to_dict() for c, p in found.items()}
+            for site, found in sites.profiles.items()
+        },
+        'site_scans': {
+            site: {c: [_stamp(s.path) for s in ss] for c, ss in found.items()}
+            for site, found in sites.scans.items()
+        },
     }
     sessions, finished = [], []
     for (subject, session), scans in inventory.sessions.items():
@@ -167,7 +178,8 @@ def make_plan(config: RunConfig) -> Plan:
             finished.append(name)
         else:
             sessions.append(plan)
-    return Plan(inventory, targets, model, model_hash, device, tuple(sessions), tuple(finished))
+    computed, there = tuple(sessions), tuple(finished)
+    return Plan(inventory, targets, sites, model, model_hash, device, computed, there)
 
 
 def _selection(config: RunConfig) -> Selection:
@@ -238,6 +250,7 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         run=run_name,
         settings=settings,
         impute=config.impute,
+        sites=plan.sites,
         sloppy=config.sloppy,
     )
     base = work_folder(config)
@@ -279,16 +292,14 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
 def _make_progress(config: RunConfig, plan: Plan, workflow) -> Progress:
     """Callback that tells each step, and removes what a written session no longer needs."""
     digests = {session.name: session.digest for session in plan.sessions}
-    targets = {
-        session_name(scan.subject, scan.session)
-        for scans in plan.targets.scans.values()
-        for scan in scans
-    }
+    groups = [*plan.targets.scans.values()]
+    groups += [scans for found in plan.sites.scans.values() for scans in found.values()]
+    measured = {session_name(scan.subject, scan.session) for scans in groups for scan in scans}
     names = {node_name(f'{name}{part}_wf'): name for name in digests for part in ('', '_prepare')}
     steps = [name for name in workflow.list_node_names() if STEP.fullmatch(name.split('.')[-1])]
 
     def written(session: str) -> None:
-        if config.keep_workdir or session in targets:
+        if config.keep_workdir or session in measured:
             return
         if is_finished(config.output_dir, session, digests[session]):
             remove_session(Path(workflow.base_dir) / workflow.name, session)

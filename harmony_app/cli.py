@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harmony_app import __version__
 from harmony_app.bids.filters import read_labels
-from harmony_app.cli_training import add_training_options
+from harmony_app.cli_training import add_group_options, add_training_options
 from harmony_app.cli_training import flags as _flags
 from harmony_app.cli_training import positive as _positive
 from harmony_app.config import DEFAULT_SEED, TASKS, RunConfig
@@ -77,7 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--version', action='version', version=f'harmony-app {__version__}')
     for add in (
-        _add_group,
+        add_group_options,
         add_training_options,
         _add_filters,
         _add_harmonization,
@@ -118,6 +118,7 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
         detail=arguments.detail,
         fusion=arguments.fusion,
         noise=arguments.noise,
+        site_average=arguments.site_average,
         impute=tuple(c for c in CONTRASTS if c in arguments.impute),
         include_contrast_enhanced=arguments.include_contrast_enhanced,
         device=arguments.device,
@@ -157,20 +158,6 @@ def parse_memory(text: str) -> float:
     if not match or float(match[1]) <= 0:
         raise argparse.ArgumentTypeError(f'{text!r} is no amount of memory; give 8G or 8000 (MB)')
     return float(match[1]) * _UNITS[match[2]]
-
-
-def _add_group(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group('Options for the group level')
-    group.add_argument(
-        '--task',
-        choices=TASKS,
-        default=TASKS[0],
-        help='report: gather the tables of all participants; evaluate: measure what harmonization '
-        'did to the study, in tables and a page (group.html); train: train a model of --method on '
-        'the preprocessed scans or the phantom; adapt: fit a model to --site; styles: keep the '
-        'average style of sites in a model. Labels, --modalities and --bids-filter-file choose '
-        'among the results; options of harmonization have no effect on report and evaluate',
-    )
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
@@ -269,6 +256,14 @@ def _add_harmonization(parser: argparse.ArgumentParser) -> None:
         choices=('match', 'keep', 'remove'),
         help="what becomes of a scan's noise (transfer, and haca3 with it): brought down to the "
         "target's where it is stronger (the default), kept as it is, or removed",
+    )
+    group.add_argument(
+        *_flags('site-average'),
+        choices=('auto', 'dataset', 'off'),
+        default='auto',
+        help='let people keep what they differ in: a scan goes to the target as the average of its '
+        'site does, by a style of the model that has its name, or for site:NAME by the dataset '
+        "(auto), by the dataset for all targets, or not at all (transfer's, and haca3's with it)",
     )
     group.add_argument(
         '--impute',

@@ -1,7 +1,9 @@
-"""Options of the command line that make models, and the types that options share."""
+"""Options of the group level, and the types that options share."""
 
 import argparse
 from pathlib import Path
+
+from harmony_app.config import TASKS
 
 
 def flags(name: str) -> list[str]:
@@ -13,6 +15,21 @@ def flags(name: str) -> list[str]:
     ['--work-dir', '--work_dir']
     """
     return list(dict.fromkeys([f'--{name}', f'--{name.replace("-", "_")}']))
+
+
+def add_group_options(parser: argparse.ArgumentParser) -> None:
+    """Add the choice of what the group level does."""
+    group = parser.add_argument_group('Options for the group level')
+    group.add_argument(
+        '--task',
+        choices=TASKS,
+        default=TASKS[0],
+        help='report: gather the tables of all participants; evaluate: measure what harmonization '
+        'did to the study, in tables and a page (group.html); train: train a model of --method on '
+        'the preprocessed scans or the phantom; adapt: fit a model to --site; styles: keep the '
+        'average style of sites in a model. Labels, --modalities and --bids-filter-file choose '
+        'among the results; options of harmonization have no effect on report and evaluate',
+    )
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:

@@ -66,6 +66,8 @@ class RunConfig:
         Targets as given, each with or without ``CONTRAST=`` in front; empty for the default styles.
     detail, fusion, noise : str or None
         Settings of methods that take them.
+    site_average : str
+        Whose averages of a scan's own site are taken: ``auto``, ``dataset`` or ``off``.
     impute : tuple of str
         Contrasts to make where they were not acquired.
     include_contrast_enhanced : bool
@@ -116,6 +118,7 @@ class RunConfig:
     detail: str | None = None
     fusion: str | None = None
     noise: str | None = None
+    site_average: str = 'auto'
     impute: tuple[str, ...] = ()
     include_contrast_enhanced: bool = False
     device: str = 'auto'
@@ -143,7 +146,8 @@ class RunConfig:
 
     def result_settings(self) -> dict:
         """The settings that change voxels, and nothing else (no folders, no resources)."""
-        names = ('method', 'target', 'detail', 'fusion', 'noise', 'random_seed', 'sloppy')
+        names = ('method', 'target', 'detail', 'fusion', 'noise', 'site_average')
+        names += ('random_seed', 'sloppy')
         return {name: _plain(getattr(self, name)) for name in names} | {
             'impute': sorted(self.impute),
             'version': __version__,

@@ -13,7 +13,7 @@ standard deviation between people of one site falls from 0.055 to 0.011 for grey
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +45,9 @@ ALIKE = 0.3
 
 DRY = 0.1
 """Share of fluid below which a voxel may count as grey matter where the session tells fluid."""
+
+MOST_PERSONAL = 0.15
+"""Relative distance of a person's tissue from the average of its site that may be the person's own."""
 
 GRADIENT_BLUR = 0.7
 """Standard deviation in voxels of 2 mm of the blur before the gradient is taken."""
@@ -154,6 +157,46 @@ def blend_profiles(target: TissueProfile, other: TissueProfile, weight: float) -
         head=blended(target.head, other.head) if target.head and other.head else target.head,
         levels=blended(target.levels, other.levels),
     )
+
+
+def personal_profile(
+    own: TissueProfile, here: TissueProfile, there: TissueProfile
+) -> TissueProfile:
+    """Style that a person is expected to have at another site.
+
+    People of one site differ, and what they differ in goes with them: the tissues of a person lie
+    as far from the average there, in per cent, as they do here.
+
+    Parameters
+    ----------
+    own : TissueProfile
+        Of the person's scan.
+    here, there : TissueProfile
+        Averages of several people at the site of the scan, and at the other one.
+
+    Returns
+    -------
+    TissueProfile
+        ``there`` with medians and levels of its own. A tissue counts as different by
+        :data:`MOST_PERSONAL` at most: what lies farther is no difference of people.
+
+    Examples
+    --------
+    >>> def profile(*levels):
+    ...     return TissueProfile(levels, (0.1,) * 3, (0.5,) * 100, ())
+    >>> goal = personal_profile(
+    ...     profile(0.77, 1.0, 0.2), profile(0.7, 1.0, 0.1), profile(0.6, 1.0, 0.2)
+    ... )
+    >>> [round(level, 3) for level in goal.levels]
+    [0.66, 1.0, 0.23]
+    """
+
+    def moved(measure):
+        ratio = np.divide(getattr(own, measure), getattr(here, measure))
+        bounded = np.clip(ratio, 1 - MOST_PERSONAL, 1 + MOST_PERSONAL)
+        return tuple((bounded * getattr(there, measure)).tolist())
+
+    return replace(there, medians=moved('medians'), levels=moved('levels'))
 
 
 def measure_profile(

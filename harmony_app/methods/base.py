@@ -50,6 +50,8 @@ class Scan:
     fluid : ndarray, uint8, or None
         Share of fluid on the working grid at 2 mm, as the contrasts of the session tell it
         (:func:`~harmony_app.imaging.fluid.session_fluid`).
+    site_average : TissueProfile or None
+        Average style of several people's scans of this contrast at its site, where it is known.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Scan:
     site: str | None = None
     doubtful: bool = False
     fluid: np.ndarray | None = None
+    site_average: TissueProfile | None = None
 
     @classmethod
     def of_working(
@@ -194,11 +197,14 @@ class Method(ABC):
         Whether it is loaded from a model folder.
     can_impute : bool
         Whether it can make a contrast that was not acquired.
+    uses_site_average : bool
+        Whether it reads ``Scan.site_average``.
     """
 
     name: str
     needs_training: bool = False
     can_impute: bool = False
+    uses_site_average: bool = False
 
     @abstractmethod
     def harmonize(self, session: Sequence[Scan], target: Style) -> list[Harmonized]:

@@ -82,6 +82,7 @@ class Haca3(Method):
 
     name = 'haca3'
     needs_training = True
+    uses_site_average = True
     can_impute = True
 
     def __init__(

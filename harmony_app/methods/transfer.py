@@ -28,7 +28,7 @@ from harmony_app.imaging.denoise import (
     white_matter_noise,
 )
 from harmony_app.imaging.grid import WORKING_AFFINE
-from harmony_app.imaging.profile import TISSUES, measure_profile
+from harmony_app.imaging.profile import TISSUES, measure_profile, personal_profile
 from harmony_app.imaging.resample import resample
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import Harmonized, Method, Scan, Style
@@ -45,8 +45,8 @@ from harmony_app.nets.bilateral import (
 CHUNK = 1 << 19
 """Voxels sliced at once: bounds the memory whatever the scan's size."""
 
-CALIBRATIONS = 2
-"""Times the tissue levels are measured and corrected."""
+CALIBRATIONS, MEDIAN_CALIBRATIONS = 2, 3
+"""Times the tissue levels, and then the plain medians, are measured and corrected."""
 
 WHITE = TISSUES.index('WM')
 """White matter among the maps."""
@@ -57,7 +57,7 @@ NOISE = ('match', 'keep', 'remove')
 LEVELS_CLOSED = 0.85
 """Share of the distance in the tissue levels that is closed at least."""
 
-MEDIANS_CLOSED = 0.78
+MEDIANS_CLOSED = 0.92
 """The same of the plain medians under the registered maps, where the target is one scan."""
 
 
@@ -162,6 +162,28 @@ def native_noise(scan: Scan) -> float:
     return noise_level(scan.native, mask.data > 0)
 
 
+def personal_target(scan: Scan, target: Style) -> Style:
+    """The style to bring a scan to, so that people keep what they differ in.
+
+    Parameters
+    ----------
+    scan : Scan
+        The source.
+    target : Style
+        The style to reach.
+
+    Returns
+    -------
+    Style
+        Where the averages of both sites are known, the person's own style at the target; the target
+        itself where it is one person's, or nothing is known of the scan's site.
+    """
+    if scan.site_average is None or target.scans < 2:
+        return target
+    profile = personal_profile(scan.profile, scan.site_average, target.profile)
+    return replace(target, profile=profile)
+
+
 class Transfer(Method):
     """The learned bilateral grid.
 
@@ -184,6 +206,7 @@ class Transfer(Method):
 
     name = 'transfer'
     needs_training = True
+    uses_site_average = True
 
     def __init__(
         self, network: TransferNetwork, metadata: dict, device: str = 'cpu', noise: str = 'match'
@@ -201,9 +224,10 @@ class Transfer(Method):
         for scan in session:
             if scan.contrast != target.contrast:
                 continue
-            moved = shift_fluid(scan, session, target.profile)
+            goal = personal_target(scan, target)
+            moved = shift_fluid(scan, session, goal.profile)
             source = moved.scan if moved else scan
-            grid, working = self.predict(source, target)
+            grid, working = self.predict(source, goal)
             results.append(
                 Harmonized(
                     source=scan.name,
@@ -211,6 +235,7 @@ class Transfer(Method):
                     working=working,
                     native=grid.apply(source.native, scan.native_to_working, native_noise(scan)),
                     settings={
+                        'TransferStart': 'scan' if goal is target else 'site average',
                         'TransferBase': [list(knot) for knot in grid.base],
                         'TransferCalibration': [list(knot) for knot in grid.curve],
                         'TransferNoiseKept': round(grid.noise_kept, 4),
@@ -260,7 +285,7 @@ class Transfer(Method):
         curve = grid.curve
         rounds = [('levels', bounded_levels, LEVELS_CLOSED)] * CALIBRATIONS
         if style.scans == 1:
-            rounds += [('medians', bounded_distance, MEDIANS_CLOSED)] * CALIBRATIONS
+            rounds += [('medians', bounded_distance, MEDIANS_CLOSED)] * MEDIAN_CALIBRATIONS
         for measure, bounded, closed in rounds:
             now = apply_curve(mapped, curve)
             reached = measure_profile(now, scan.brain, scan.tissues, scan.fluid)

@@ -61,6 +61,25 @@ def load_scans(
     return scans
 
 
+def with_site_averages(
+    scans: Sequence[Scan], averages: Mapping[str, Mapping[str, Mapping]]
+) -> list[Scan]:
+    """Scans that know the average of their site, where there is one.
+
+    Parameters
+    ----------
+    scans : sequence of Scan
+    averages : mapping
+        By site and contrast: a profile as plain data.
+    """
+    known = []
+    for scan in scans:
+        found = averages.get(scan.site or '', {}).get(scan.contrast)
+        profile = None if found is None else TissueProfile.from_dict(dict(found))
+        known.append(replace(scan, site_average=profile))
+    return known
+
+
 def encode_style(
     method: Method, scans: Sequence[Scan], name: str, peaks: Mapping[str, float]
 ) -> Style:

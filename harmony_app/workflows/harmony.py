@@ -11,14 +11,19 @@ from harmony_app.bids.discovery import ScanInput
 from harmony_app.methods.base import Style
 from harmony_app.workflows.interfaces import (
     AlignSession,
+    AverageSites,
     EncodeTarget,
     FinishScan,
     HarmonizeSession,
     PrepareScan,
     WriteSession,
 )
-from harmony_app.workflows.names import node_name, scan_node_names, session_name
+from harmony_app.workflows.measured import RECORDS, connect_measured, prepare_measured
+from harmony_app.workflows.names import node_name, scan_node_names
 from harmony_app.workflows.plans import MethodSettings, SessionPlan
+from harmony_app.workflows.site_averages import SiteAverages
+
+NO_AVERAGES = SiteAverages()
 
 PREPARE_GB, ALIGN_GB, FINISH_GB, HARMONIZE_GB, WRITE_GB = 1.5, 1.5, 1.0, 3.0, 1.5
 """Memory of the nodes for a session of 1 mm scans, with the libraries they load."""
@@ -36,6 +41,7 @@ def init_harmony_wf(
     run: str,
     settings: Mapping,
     impute: Sequence[str] = (),
+    sites: SiteAverages = NO_AVERAGES,
     sloppy: bool = False,
     name: str = 'harmony_wf',
 ) -> pe.Workflow:
@@ -61,6 +67,8 @@ def init_harmony_wf(
         Goes into every sidecar.
     impute : sequence of str
         Contrasts to make where they were not acquired.
+    sites : SiteAverages
+        Of the sites that the scans come from.
     sloppy : bool
         Leave bias fields where they are, for tests.
     name : str
@@ -70,11 +78,24 @@ def init_harmony_wf(
     # Preparation stands apart from the session: another target finds it in the cache.
     prepare = {plan.name: _init_named_prepare_wf(plan, method.seed, sloppy) for plan in sessions}
     workflow.add_nodes(list(prepare.values()))
-    encode = None
-    if target_scans:
-        encode = _connect_target(
-            workflow, prepare, sessions, method, target_scans, target_names, sloppy
-        )
+
+    def make_prepare(plan: SessionPlan, prefix: str) -> pe.Workflow:
+        return _init_named_prepare_wf(plan, method.seed, sloppy, prefix)
+
+    targets = [scan for scans in target_scans.values() for scan in scans]
+    site_scans = [s for found in sites.scans.values() for scans in found.values() for s in scans]
+    measured = prepare_measured(prepare, sessions, [*targets, *site_scans], make_prepare)
+    encode = average = None
+    if targets:
+        encode = _init_encode(method, target_scans, target_names)
+        connect_measured(workflow, encode, measured, targets, 'target')
+    if site_scans:
+        names = {
+            site: {contrast: [scan.name for scan in scans] for contrast, scans in found.items()}
+            for site, found in sites.scans.items()
+        }
+        average = pe.Node(AverageSites(sites=names), name='average_sites')
+        connect_measured(workflow, average, measured, site_scans, 'site')
     for plan in sessions:
         session_wf = init_session_wf(
             plan=plan,
@@ -85,17 +106,17 @@ def init_harmony_wf(
             run=run,
             settings=settings,
             impute=impute,
+            sites=sites,
             prepared_outside=True,
             name=node_name(f'{plan.name}_wf'),
         )
-        records = [(f'outputnode.{key}', f'inputnode.{key}') for key in _RECORDS]
+        records = [(f'outputnode.{key}', f'inputnode.{key}') for key in RECORDS]
         workflow.connect([(prepare[plan.name], session_wf, records)])
         if encode is not None:
             workflow.connect(encode, 'out_file', session_wf, 'inputnode.styles_file')
+        if average is not None:
+            workflow.connect(average, 'out_file', session_wf, 'inputnode.sites_file')
     return workflow
-
-
-_RECORDS = ('prepared', 'finished', 'aligned')
 
 
 def init_session_wf(
@@ -108,6 +129,7 @@ def init_session_wf(
     run: str,
     settings: Mapping,
     impute: Sequence[str] = (),
+    sites: SiteAverages = NO_AVERAGES,
     sloppy: bool = False,
     prepared_outside: bool = False,
     name: str = 'session_wf',
@@ -120,13 +142,15 @@ def init_session_wf(
         The session.
     prepared_outside : bool
         Whether the records of the prepared session come in by the ``inputnode``.
-    method, styles, bids_dir, output_dir, run, settings, impute, sloppy, name
+    method, styles, bids_dir, output_dir, run, settings, impute, sites, sloppy, name
         As for :func:`init_harmony_wf`.
 
     Inputs
     ------
     styles_file
         JSON file with styles measured in the run (optional).
+    sites_file
+        JSON file with averages of sites measured in the run (optional).
     prepared, finished, aligned
         Records of the session, where it is prepared outside.
 
@@ -136,11 +160,22 @@ def init_session_wf(
         JSON: how each scan ended.
     """
     workflow = pe.Workflow(name=name)
-    inputnode = pe.Node(niu.IdentityInterface(['styles_file', *_RECORDS]), name='inputnode')
+    inputnode = pe.Node(
+        niu.IdentityInterface(['styles_file', 'sites_file', *RECORDS]), name='inputnode'
+    )
     outputnode = pe.Node(niu.IdentityInterface(['out_file']), name='outputnode')
     known = json.dumps({c: s.to_dict() for c, s in styles.items()}, sort_keys=True)
+    averages = json.dumps(
+        {
+            site: {contrast: profile.to_dict() for contrast, profile in found.items()}
+            for site, found in sites.profiles.items()
+        },
+        sort_keys=True,
+    )
     harmonize = pe.Node(
-        HarmonizeSession(styles=known, impute=list(impute), **method.interface_inputs()),
+        HarmonizeSession(
+            styles=known, sites=averages, impute=list(impute), **method.interface_inputs()
+        ),
         name='harmonize',
         mem_gb=HARMONIZE_GB,
         # Nipype takes as many slots of the accelerator as the node has processors.
@@ -174,9 +209,9 @@ def init_session_wf(
     workflow.connect(
         [
             # A list for each: Nipype takes out of them what it has connected.
-            (source, harmonize, [(f'{prefix}{key}', key) for key in _RECORDS]),
-            (source, write, [(f'{prefix}{key}', key) for key in _RECORDS]),
-            (inputnode, harmonize, [('styles_file', 'styles_file')]),
+            (source, harmonize, [(f'{prefix}{key}', key) for key in RECORDS]),
+            (source, write, [(f'{prefix}{key}', key) for key in RECORDS]),
+            (inputnode, harmonize, [(f, f) for f in ('styles_file', 'sites_file')]),
             (inputnode, write, [('styles_file', 'styles_file')]),
             (harmonize, write, [('out_file', 'results')]),
             (write, outputnode, [('out_file', 'out_file')]),
@@ -216,7 +251,7 @@ def init_prepare_wf(
         Record of the session.
     """
     workflow = pe.Workflow(name=name)
-    outputnode = pe.Node(niu.IdentityInterface(list(_RECORDS)), name='outputnode')
+    outputnode = pe.Node(niu.IdentityInterface(list(RECORDS)), name='outputnode')
     count = len(scans)
     prepared, finished = (
         pe.Node(niu.Merge(count), name=f'{kind}_scans', run_without_submitting=True)
@@ -252,26 +287,13 @@ def init_prepare_wf(
     return workflow
 
 
-def _connect_target(
-    workflow: pe.Workflow,
-    prepare: dict[str, pe.Workflow],
-    sessions: Sequence[SessionPlan],
+def _init_encode(
     method: MethodSettings,
     target_scans: Mapping[str, Sequence[ScanInput]],
     target_names: Mapping[str, str],
-    sloppy: bool,
 ) -> pe.Node:
-    """Prepare the sessions of the target (once, also where they are harmonized) and encode it."""
-    planned = {plan.name: plan for plan in sessions}
-    groups: dict[str, list[ScanInput]] = {}
-    for scans in target_scans.values():
-        for scan in scans:
-            groups.setdefault(session_name(scan.subject, scan.session), []).append(scan)
-    merges = {
-        key: pe.Node(niu.Merge(len(groups)), name=f'target_{key}', run_without_submitting=True)
-        for key in _RECORDS
-    }
-    encode = pe.Node(
+    """Node that turns target scans into styles."""
+    return pe.Node(
         EncodeTarget(
             targets={c: [s.name for s in scans] for c, scans in target_scans.items()},
             names={c: target_names[c] for c in target_scans},
@@ -281,32 +303,6 @@ def _connect_target(
         mem_gb=HARMONIZE_GB,
         n_procs=1 if method.uses_gpu else method.threads,
     )
-    for number, (name, scans) in enumerate(groups.items(), 1):
-        plan = planned.get(name, SessionPlan(tuple(scans)))
-        wanted = {scan.name for scan in scans}
-        if name in prepare and wanted <= {scan.name for scan in plan.scans}:
-            inner = prepare[name]
-        else:
-            # Not harmonized in this run, or its filters leave a target scan out.
-            plan = SessionPlan(tuple(scans))
-            inner = _init_named_prepare_wf(plan, method.seed, sloppy, 'target_')
-        count = len(plan.scans)
-        repeat = pe.Node(
-            niu.Function(function=_repeat, input_names=['item', 'count'], output_names=['out']),
-            name=node_name(f'target_{name}_session'),
-            run_without_submitting=True,
-        )
-        repeat.inputs.count = count
-        workflow.connect(
-            [
-                (inner, repeat, [('outputnode.aligned', 'item')]),
-                (repeat, merges['aligned'], [('out', f'in{number}')]),
-                (inner, merges['prepared'], [('outputnode.prepared', f'in{number}')]),
-                (inner, merges['finished'], [('outputnode.finished', f'in{number}')]),
-            ]
-        )
-    workflow.connect([(merges[key], encode, [('out', key)]) for key in _RECORDS])
-    return encode
 
 
 def _init_named_prepare_wf(
@@ -314,8 +310,3 @@ def _init_named_prepare_wf(
 ) -> pe.Workflow:
     name = node_name(f'{prefix}{plan.name}_prepare_wf')
     return init_prepare_wf(scans=plan.scans, given=plan.given, seed=seed, sloppy=sloppy, name=name)
-
-
-def _repeat(item, count):
-    """Repeat a value: the record of a session for each of its scans."""
-    return [item] * count

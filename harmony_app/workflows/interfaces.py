@@ -162,6 +162,36 @@ class EncodeTarget(SimpleInterface):
         return runtime
 
 
+class _AverageInputSpec(BaseInterfaceInputSpec):
+    finished = InputMultiObject(File(exists=True), mandatory=True, desc='records of the scans')
+    aligned = InputMultiObject(
+        File(exists=True), mandatory=True, desc='record of the session of each scan'
+    )
+    sites = traits.Dict(mandatory=True, desc='by site and contrast: names of the scans')
+
+
+class _AverageOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc='JSON file with a profile for each site and contrast')
+
+
+class AverageSites(SimpleInterface):
+    """Average the profiles of the sites that scans come from."""
+
+    input_spec = _AverageInputSpec
+    output_spec = _AverageOutputSpec
+
+    def _run_interface(self, runtime):
+        from harmony_app.bids.atomic import write_json
+        from harmony_app.workflows.site_averages import average_sites
+
+        given = self.inputs
+        finished, aligned = ([Path(p) for p in paths] for paths in (given.finished, given.aligned))
+        averages = average_sites(finished, aligned, given.sites)
+        out = write_json(Path(runtime.cwd) / 'sites.json', averages)
+        self._results['out_file'] = str(out)
+        return runtime
+
+
 class _HarmonizeInputSpec(_MethodInputSpec):
     prepared = InputMultiObject(File(exists=True), mandatory=True, desc='records of the scans')
     finished = InputMultiObject(File(exists=True), mandatory=True, desc='records of the scans')
@@ -169,6 +199,8 @@ class _HarmonizeInputSpec(_MethodInputSpec):
     styles = traits.Str('{}', usedefault=True, desc='JSON: a style for each contrast')
     styles_file = File(exists=True, desc='JSON file with further styles')
     impute = traits.List(traits.Str(), desc='contrasts to make')
+    sites = traits.Str('{}', usedefault=True, desc='JSON: profiles by site and contrast')
+    sites_file = File(exists=True, desc='JSON file with further ones')
 
 
 class HarmonizeSession(SimpleInterface):
@@ -178,7 +210,11 @@ class HarmonizeSession(SimpleInterface):
     output_spec = _RecordOutputSpec
 
     def _run_interface(self, runtime):
-        from harmony_app.workflows.harmonizing import harmonize_session, load_scans
+        from harmony_app.workflows.harmonizing import (
+            harmonize_session,
+            load_scans,
+            with_site_averages,
+        )
 
         given = self.inputs
         prepared = [Path(p) for p in given.prepared]
@@ -188,7 +224,7 @@ class HarmonizeSession(SimpleInterface):
         out = harmonize_session(
             Path(runtime.cwd) / 'harmonized.zip',
             _make_method(given),
-            scans,
+            with_site_averages(scans, _read_sites(given)),
             _read_styles(given),
             given.impute if isdefined(given.impute) else (),
         )
@@ -274,3 +310,13 @@ def _read_styles(given) -> dict:
     if isdefined(given.styles_file):
         styles |= json.loads(Path(given.styles_file).read_text(encoding='utf-8'))
     return {contrast: Style.from_dict(fields) for contrast, fields in styles.items()}
+
+
+def _read_sites(given) -> dict:
+    """Averages that are known, and those that were measured in the run."""
+    averages = json.loads(given.sites)
+    if isdefined(given.sites_file):
+        measured = json.loads(Path(given.sites_file).read_text(encoding='utf-8'))
+        for site, profiles in measured.items():
+            averages[site] = averages.get(site, {}) | profiles
+    return averages

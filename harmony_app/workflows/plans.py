@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harmony_app.bids.discovery import Inventory, ScanInput
 from harmony_app.workflows.names import session_name
+from harmony_app.workflows.site_averages import SiteAverages
 from harmony_app.workflows.targets import Targets
 
 
@@ -92,6 +93,8 @@ class Plan:
         What was found.
     targets : Targets
         What to look like.
+    sites : SiteAverages
+        Averages of the sites that the scans come from.
     model : Path or None
         Model folder.
     model_hash : str
@@ -106,6 +109,7 @@ class Plan:
 
     inventory: Inventory
     targets: Targets
+    sites: SiteAverages
     model: Path | None
     model_hash: str
     device: str

@@ -20,6 +20,7 @@ WITHOUT_EFFECT = {
     'detail': '--detail',
     'fusion': '--fusion',
     'noise': '--noise',
+    'site_average': '--site-average',
     'impute': '--impute',
     'include_contrast_enhanced': '--include-contrast-enhanced',
     'skip_bids_validation': '--skip-bids-validation',

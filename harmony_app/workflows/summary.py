@@ -20,6 +20,7 @@ def describe_plan(plan: Plan, config: RunConfig) -> list[str]:
         f'method {config.method} on {plan.device}'
     ]
     lines += [f'  target of {line}' for line in plan.targets.describe()]
+    lines += [f'  {line}' for line in plan.sites.describe()]
     for session in plan.sessions:
         lines.append(f'  {session.name}: {", ".join(_short(scan) for scan in session.scans)}')
     lines += [

@@ -130,9 +130,7 @@ def _site(target: str, root: Path) -> dict:
         )
     sessions = sorted({(scan.subject, scan.session or '') for scan in scans})
     if len(sessions) > SITE_SESSIONS:
-        # Evenly spread over the sorted list, so that no order of recruitment weighs in.
-        step = len(sessions) / SITE_SESSIONS
-        sessions = [sessions[int(i * step)] for i in range(SITE_SESSIONS)]
+        sessions = evenly_spread(sessions)
         logger.info('%s: the style is the average of %d sessions', target, SITE_SESSIONS)
     return _by_contrast(s for s in scans if (s.subject, s.session or '') in sessions)
 
@@ -189,7 +187,7 @@ def _style_file(target: str) -> dict:
 
 
 def _named(target: str, model: Path | None) -> dict:
-    named = _model_styles(model) or named_styles()
+    named = model_styles(model) or named_styles()
     if target not in named:
         match = difflib.get_close_matches(target, named, n=1, cutoff=0.4)
         hint = f' (did you mean {match[0]}?)' if match else ''
@@ -203,13 +201,13 @@ def _named(target: str, model: Path | None) -> dict:
 def _default_styles(model: Path | None) -> dict[str, Style]:
     """First style of each contrast: of the model itself, else of the packaged one."""
     styles: dict[str, Style] = {}
-    for by_contrast in _model_styles(model).values():
+    for by_contrast in model_styles(model).values():
         for contrast, style in by_contrast.items():
             styles.setdefault(contrast, style)
     return styles or default_styles()
 
 
-def _model_styles(model: Path | None) -> dict[str, dict[str, Style]]:
+def model_styles(model: Path | None) -> dict[str, dict[str, Style]]:
     """Named styles of a model folder, empty where it has none."""
     if model is None:
         return {}
@@ -221,6 +219,18 @@ def _model_styles(model: Path | None) -> dict[str, dict[str, Style]]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f'{model}: the styles of its model.json cannot be read') from error
     return named
+
+
+def evenly_spread(items: Sequence) -> list:
+    """At most :data:`SITE_SESSIONS` items of a sorted list, so that no order of recruitment weighs in.
+
+    Examples
+    --------
+    >>> evenly_spread(range(25))
+    [0, 2, 5, 7, 10, 12, 15, 17, 20, 22]
+    """
+    step = max(1.0, len(items) / SITE_SESSIONS)
+    return [items[int(i * step)] for i in range(min(len(items), SITE_SESSIONS))]
 
 
 def _by_contrast(scans) -> dict[str, tuple[ScanInput, ...]]:

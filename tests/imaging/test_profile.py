@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from harmony_app.imaging.profile import TissueProfile, blend_profiles, measure_profile_coarse
+from harmony_app.imaging.profile import (
+    MOST_PERSONAL,
+    TissueProfile,
+    blend_profiles,
+    measure_profile_coarse,
+    personal_profile,
+)
 
 GM, WM, CSF = 0.6, 1.0, 0.2
 
@@ -86,3 +94,19 @@ def test_levels_must_be_three():
     fields = TissueProfile((0.7, 1.0, 0.2), (0.1,) * 3, (0.5,) * 100, ()).to_dict()
     with pytest.raises(ValueError, match='3 levels'):
         TissueProfile.from_dict(fields | {'levels': [1.0]})
+
+
+LEVELS = st.tuples(*[st.floats(0.05, 4)] * 3)
+
+
+@given(LEVELS, LEVELS, LEVELS)
+def test_a_person_differs_from_both_averages_alike_and_by_a_bounded_part(own, here, there):
+    own, here, there = (
+        TissueProfile(levels, (0.1,) * 3, (0.5,) * 100, ()) for levels in (own, here, there)
+    )
+    goal = personal_profile(own, here, there)
+    ratio = np.divide(goal.levels, there.levels)
+    wanted = np.divide(own.levels, here.levels)
+    bounded = np.clip(wanted, 1 - MOST_PERSONAL, 1 + MOST_PERSONAL)
+    np.testing.assert_allclose(ratio, bounded, rtol=1e-9)
+    assert personal_profile(here, here, there) == there

@@ -26,6 +26,7 @@ from harmony_app.methods.transfer import (
     MEDIANS_CLOSED,
     BilateralGrid,
     Transfer,
+    personal_target,
 )
 from harmony_app.methods.transfer_features import CONDITION, condition_vector
 from harmony_app.nets.bilateral import (
@@ -188,6 +189,32 @@ def test_medians_of_a_single_target_scan_are_met_too(scan):
     allowed = (1 - MEDIANS_CLOSED) * scan.profile.distance(profile)
     assert distances[1] <= allowed + 0.01
     assert distances[1] < distances[5]
+
+
+def test_what_people_differ_in_goes_with_them(scan):
+    """Grey matter that is 5 % above its site's average ends 5 % above the target's."""
+    own = scan.profile.levels
+    here = replace(scan.profile, levels=(own[0] / 1.05, own[1], own[2]))
+    style = Style('x', 'T1w', _profile(0.75, 1.0, 0.3), scans=4)
+    method = Transfer(_network(), {})
+    reached = {}
+    for average in (None, here):
+        (result,) = method.harmonize([replace(scan, site_average=average)], style)
+        data = result.working.data
+        reached[average] = measure_profile(data, scan.brain, scan.tissues).levels[0]
+        assert result.settings['TransferStart'] == ('site average' if average else 'scan')
+    assert reached[here] / reached[None] == pytest.approx(1.05, abs=0.015)
+    # a target that is one person tells nothing of its site
+    single = personal_target(replace(scan, site_average=here), replace(style, scans=1))
+    assert single.profile is style.profile
+
+
+def test_a_scan_at_its_own_site_stays_itself(scan, packaged):
+    average = replace(scan.profile, levels=tuple(np.multiply(scan.profile.levels, (1.1, 1, 0.9))))
+    style = Style('here', 'T1w', average, scans=9)
+    (result,) = packaged.harmonize([replace(scan, site_average=average)], style)
+    change = np.abs(result.working.data - scan.working.data)[scan.brain]
+    assert np.median(change) < 0.02
 
 
 def test_a_planted_thin_structure_is_kept(scan):

@@ -10,6 +10,7 @@ from harmony_app.bids.discovery import Selection, discover
 from harmony_app.workflows.harmony import init_harmony_wf, init_prepare_wf, init_session_wf
 from harmony_app.workflows.plans import MethodSettings, SessionPlan
 from harmony_app.workflows.plugin import session_by_session
+from harmony_app.workflows.site_averages import SiteAverages
 
 
 @pytest.fixture
@@ -79,6 +80,28 @@ def test_a_target_scan_that_the_filters_leave_out_is_prepared_apart(sessions, tm
     nodes = executed(build(narrow, tmp_path, make_style, target_scans=scans, target_names=names))
     assert 'target_sub_01_ses_a_prepare_wf.prepare_T1w' in nodes
     assert 'sub_01_ses_a_prepare_wf.prepare_acq_2d_run_01_FLAIR' in nodes
+
+
+def test_averages_of_sites_reach_every_session(sessions, tmp_path, make_style):
+    """Measured on sessions of the run and on another one, which the target needs too."""
+    scans = sessions[2].scans
+    sites = SiteAverages({}, {'A': {'T1w': (*sessions[0].scans[:1], *scans)}})
+    workflow = build(
+        sessions[:2],
+        tmp_path,
+        make_style,
+        sites=sites,
+        target_scans={'T1w': scans},
+        target_names={'T1w': 'x'},
+    )
+    nodes = executed(workflow)
+    assert sum(name.endswith('.align') for name in nodes) == 3
+    average = workflow.get_node('average_sites')
+    assert average.inputs.sites == {'A': {'T1w': ['sub-01_ses-a_T1w', 'sub-02_T1w']}}
+    graph = workflow._create_flat_graph()
+    nodes = {node.fullname: node for node in graph.nodes()}
+    after = {n.fullname for n in graph.successors(nodes['harmony_wf.average_sites'])}
+    assert after == {f'harmony_wf.sub_01_ses_{s}_wf.inputnode' for s in 'ab'}
 
 
 @pytest.mark.parametrize(
