@@ -169,6 +169,9 @@ class Harmonized:
         Plain decoder image on the working grid, where the method has a decoder.
     theta, eta : dict of str to tuple of float
         Representation by ``Scan.name``; key ``target`` for the target's. Empty without a network.
+    artifacts : dict of str to (float, str)
+        Level of artifacts of each scan, and what it means, by ``Scan.name``: see
+        :class:`harmony_app.methods.artifact_scale.ArtifactScale`. Empty without such a scale.
     attention : dict of str to float
         Weight of each source scan in the fused anatomy, by ``Scan.name``; sums to 1.
     settings : dict
@@ -182,6 +185,7 @@ class Harmonized:
     decoder: Volume | None = None
     theta: dict[str, tuple[float, ...]] = field(default_factory=dict)
     eta: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    artifacts: dict[str, tuple[float, str]] = field(default_factory=dict)
     attention: dict[str, float] = field(default_factory=dict)
     settings: dict = field(default_factory=dict)
 

@@ -17,6 +17,7 @@ from harmony_app.engine.anatomy import (
     encode_anatomy,
     fuse_volumes,
     represent,
+    shared_parts,
     shown_part,
 )
 from harmony_app.engine.compute import Compute
@@ -24,6 +25,7 @@ from harmony_app.errors import InputError, ModelError, OptionError, ScanError
 from harmony_app.imaging.profile import blend_profiles, measure_profile
 from harmony_app.imaging.resample import resample
 from harmony_app.imaging.volume import Volume
+from harmony_app.methods.artifact_scale import ArtifactScale
 from harmony_app.methods.base import CONTRASTS, Harmonized, Method, Scan, Style
 from harmony_app.methods.model_folder import load_weights, read_model_folder, write_model_folder
 from harmony_app.methods.registry import packaged_model
@@ -246,15 +248,18 @@ class Haca3(Method):
         return sources[0].working.with_data(fused)
 
     def _tables(self, sources: list[Scan], target: Style) -> dict:
-        """Theta, eta and attention by name; no target and no attention for a target without theta."""
+        """Theta, eta, their meaning and attention by name; a target without theta gets none."""
         encoded = [self._encode(scan) for scan in sources]
         theta = {source.scan.name: source.representation.theta for source in encoded}
         eta = {source.scan.name: source.representation.eta for source in encoded}
-        attention = {}
+        artifacts, attention = {}, {}
+        if told := self.metadata.get('artifact_scale'):
+            judge = ArtifactScale.from_dict(told).judge
+            artifacts = {e.scan.name: judge(eta[e.scan.name], e.scan.contrast) for e in encoded}
         if target.theta:
             theta['target'], eta['target'] = target.theta, target.eta
             attention = self._attention(encoded, target)
-        return {'theta': theta, 'eta': eta, 'attention': attention}
+        return {'theta': theta, 'eta': eta, 'artifacts': artifacts, 'attention': attention}
 
     def _weights(self, encoded: list[_Encoded], target: Style) -> list[float]:
         """Attention of the target to each source."""
@@ -270,12 +275,8 @@ class Haca3(Method):
 
     def _attention(self, encoded: list[_Encoded], target: Style) -> dict[str, float]:
         """Part of each source in the fused anatomy, over the union of what they show."""
-        weights = np.array(self._weights(encoded, target))
-        shown = np.stack([source.mask[::2, ::2, ::2].ravel() for source in encoded])
-        shown = shown[:, shown.any(axis=0)]
-        local = weights[:, None] * shown
-        share = (local / local.sum(axis=0)).mean(axis=1)
-        return {e.scan.name: float(part) for e, part in zip(encoded, share, strict=True)}
+        parts = shared_parts([source.mask for source in encoded], self._weights(encoded, target))
+        return {e.scan.name: part for e, part in zip(encoded, parts, strict=True)}
 
     def _encode(self, scan: Scan) -> _Encoded:
         for encoded in self._encoded:

@@ -125,6 +125,14 @@ class EtaEncoder(nn.Module):
         -------
         Tensor, shape (B, dimension)
         """
+        return self.read(self.pool(images, view))
+
+    def read(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Eta of what :meth:`pool` gave."""
+        return self.head(pooled).abs()
+
+    def pool(self, images: torch.Tensor, view: torch.Tensor) -> torch.Tensor:
+        """Statistics of every channel, shape (B, 4 sum(widths)), that the last layers read eta off."""
         images = images * view
         smooth = _local_mean(images, view, 9)
         fine = 10 * (images - _local_mean(images, view, 3)) * view
@@ -139,7 +147,7 @@ class EtaEncoder(nn.Module):
             if widen is not None:
                 mask, dark = pool_mask(mask), functional.avg_pool2d(dark, 2)
                 features = widen(features, mask)
-        return self.head(torch.log(torch.cat(pooled, dim=1).abs() + 0.03)).abs()
+        return torch.log(torch.cat(pooled, dim=1).abs() + 0.03)
 
 
 def compress(images: torch.Tensor) -> torch.Tensor:

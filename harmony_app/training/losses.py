@@ -130,6 +130,25 @@ def graded_loss(eta: torch.Tensor, severity: torch.Tensor) -> torch.Tensor:
     return 2 * (eta.norm(dim=1) - severity).abs().mean()
 
 
+def ranking_loss(lengths: torch.Tensor, severity: torch.Tensor) -> torch.Tensor:
+    """Mean lack of order over all pairs of different severity, whatever their subject and contrast.
+
+    Parameters
+    ----------
+    lengths, severity : Tensor, shape (B,)
+        Of eta, and of the artifact. The worse one of a pair is to be longer by the difference.
+
+    Examples
+    --------
+    >>> ranking_loss(torch.tensor([0.25, 0.25, 1.0]), torch.tensor([0.0, 0.5, 1.0])).item()
+    0.25
+    """
+    longer = lengths[:, None] - lengths
+    worse = severity[:, None] - severity
+    pairs = worse > 0
+    return (functional.relu(worse - longer) * pairs).sum() / pairs.sum().clamp_min(1)
+
+
 def tissue_fit(logits: torch.Tensor, fractions: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """How well the anatomy of each source explains the tissues that both sources show.
 

@@ -37,7 +37,7 @@ logger = logging.getLogger('harmony_app')
 PROCESS_GB = 2.0
 """Memory in GB that one process takes at most for a scan or a pair on the template's grid."""
 
-_FROM_QUALITY = ('registration_quality', 'edge_agreement') + tuple(
+_FROM_QUALITY = ('registration_quality', 'edge_agreement', 'artifact_level') + tuple(
     f'{measure}_{stage}' for measure in ('distance', 'level_distance') for stage in STAGES
 )
 _TOLD = {
@@ -172,6 +172,8 @@ def _scan_rows(
         for column in _FROM_QUALITY:
             if column in scan.quality:
                 row[column] = float(scan.quality[column])
+        if 'artifact_flag' in scan.quality:
+            row['artifact_flag'] = scan.quality['artifact_flag']
         row |= measures.values
         for stage in STAGES:
             for key, value in distances[stage][index].items():

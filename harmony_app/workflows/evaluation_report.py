@@ -87,7 +87,7 @@ def evaluation_page(
 
 
 def outlier_rows(rows: Sequence[Mapping]) -> list[dict]:
-    """Scans to look at: doubtful registration, and the farthest of each contrast.
+    """Scans to look at: doubtful registration, artifacts, and the farthest of each contrast.
 
     Parameters
     ----------
@@ -110,6 +110,11 @@ def outlier_rows(rows: Sequence[Mapping]) -> list[dict]:
         (row, f'registration quality below {GOOD_QUALITY:g}', row['registration_quality'])
         for row in rows
         if row.get('registration_quality', 1.0) < GOOD_QUALITY
+    ]
+    found += [
+        (row, 'artifacts of the scan: poor', row['artifact_level'])
+        for row in rows
+        if row.get('artifact_flag') == 'poor'
     ]
     for contrast in dict.fromkeys(row['contrast'] for row in rows):
         own = [row for row in rows if row['contrast'] == contrast]
@@ -177,10 +182,12 @@ def _told(scans: Sequence[ResultScan], key: str) -> list[str]:
 def _outliers(rows: Sequence[Mapping], links: Mapping[str, str | None]) -> str:
     if not rows:
         return paragraph(
-            'No scan to look at: every registration is good, and there are few scans to rank.'
+            'No scan to look at: every registration is good, no scan is known to be poor, and there '
+            'are few scans to rank.'
         )
     words = (
-        f'Every registration of a quality below {GOOD_QUALITY:g}, and the {FARTHEST} farthest scans '
+        f'Every registration of a quality below {GOOD_QUALITY:g}, every scan whose artifacts are '
+        f'poor, and the {FARTHEST} farthest scans '
         'of each contrast, which some scans always are. Follow a link to the figure.'
     )
     return paragraph(words, note=True) + table(_linked(rows, links), _OUTLIER_COLUMNS)

@@ -37,6 +37,9 @@ SCAN_COLUMNS = {
     'target': 'Name of the target style',
     'registration_quality': 'Agreement of the session with the template, 0 to 1; doubtful below '
     f'{GOOD_QUALITY:g}',
+    'artifact_level': 'Artifacts of the scan before harmonization, where the method tells; about 1 '
+    'for an unusable one',
+    'artifact_flag': 'What that level means: good, doubtful or poor',
     'edge_agreement': 'Correlation of the gradient magnitudes before and after, in the brain, '
     '-1 to 1; 1 where all structure is kept',
     'edges_appeared': 'Share of the strong edges of the result that the scan does not show, 0 to 1',

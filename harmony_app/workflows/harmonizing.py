@@ -155,6 +155,7 @@ def _describe(result: Harmonized) -> dict:
         'decoder': _has_decoder(result),
         'theta': {key: list(map(float, values)) for key, values in result.theta.items()},
         'eta': {key: list(map(float, values)) for key, values in result.eta.items()},
+        'artifacts': {key: [float(level), word] for key, (level, word) in result.artifacts.items()},
         'attention': {key: float(value) for key, value in result.attention.items()},
         'settings': result.settings,
     }

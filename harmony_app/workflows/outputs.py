@@ -136,6 +136,9 @@ class SessionOutputs:
             'HarmonizationTarget': style.name,
             'HarmonizationSettings': result['settings'] or None,
         }
+        level, flag = result['artifacts'].get(name, (None, None))
+        if flag is not None:
+            details |= {'SourceArtifactLevel': level, 'SourceArtifactFlag': flag}
         desc = 'harmonized' if prepared is not None else 'imputed'
         scaled = working.with_data(working.data * peak)
         self._image(name, contrast, desc, scaled, prepared, **details)
@@ -149,6 +152,7 @@ class SessionOutputs:
             before = Volume(finished.array('working'), WORKING_AFFINE)
             profile = TissueProfile.from_dict(finished.facts['profile'])
             self._tabulate(name, style, before, working, profile, prepared, finished)
+            self.rows[-1] |= {'artifact_level': level, 'artifact_flag': flag}
             self._draw(name, before, working, style)
 
     def _image(
@@ -304,6 +308,8 @@ class SessionOutputs:
         """Add the rows of one result to the table of representations."""
         for scan in {**result['theta'], **result['eta'], **result['attention']}:
             row = {'result': name, 'scan': scan, 'attention': result['attention'].get(scan)}
+            if scan in result['artifacts']:
+                row['artifact_level'], row['artifact_flag'] = result['artifacts'][scan]
             for kind in ('theta', 'eta'):
                 for number, value in enumerate(result[kind].get(scan, ()), 1):
                     row[f'{kind}_{number}'] = value

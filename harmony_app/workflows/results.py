@@ -42,7 +42,7 @@ WITHOUT_EFFECT = {
 }
 """Settings that reports and evaluations do not read, and their options."""
 
-_WORDS = ('scan', 'contrast', 'site', 'method', 'target')
+_WORDS = ('scan', 'contrast', 'site', 'method', 'target', 'artifact_flag')
 
 
 def quality_rows(root: Path) -> list[dict[str, str]]:

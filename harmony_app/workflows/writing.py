@@ -37,6 +37,9 @@ QC_COLUMNS = {
         for stage in ('before', 'after')
     },
     'edge_agreement': 'Correlation of the gradients of the scan before and after, in the brain, -1 to 1',
+    'artifact_level': 'Artifacts of the scan (length of eta above that of an unspoiled scan of the '
+    'contrast); about 1 for an unusable one; of methods with a network that tells',
+    'artifact_flag': 'What that level means: good, doubtful (above 95 of 100 unspoiled scans) or poor',
     'registration_quality': 'Agreement of the reference scan of the session with the template, 0 to 1',
     'brain_ml': 'Volume of the brain mask on the template grid (rigid registration), ml',
 }
@@ -103,6 +106,7 @@ def write_session(
                     f'registration to the template is doubtful (quality {quality:.2f}): '
                     'look at the figure'
                 )
+    _note_artifacts(states, made.facts['results'] if made else ())
     files: dict[str, list[str]] = {}
     if ready:
         with staging(root, session) as folder:
@@ -162,6 +166,16 @@ def _state(finished: Record, made: Record | None, styles: Mapping[str, Style]) -
     }
 
 
+def _note_artifacts(states: dict[str, dict], results: Sequence[Mapping]) -> None:
+    """Say of scans with many artifacts that they have them."""
+    for result in results:
+        level, flag = result['artifacts'].get(result['source'], (None, None))
+        if flag == 'poor':
+            state = states[result['source']]
+            told = f'the scan has artifacts (level {level:.2f}, {flag}): look at the figure'
+            state['message'] = f'{state["message"]}; {told}' if state['message'] else told
+
+
 def _write_tables(outputs: SessionOutputs, root: Path, names: list[str]) -> None:
     """Write the tables of a session; rows of scans that were not asked for this time stay."""
     for desc, rows, key in (
@@ -199,4 +213,6 @@ def _style_columns(rows: list[dict]) -> dict[str, str]:
     for key in sorted(numbers, key=lambda k: (k.split('_')[0] != 'theta', int(k.split('_')[1]))):
         kind = 'Contrast' if key.startswith('theta') else 'Artifact'
         columns[key] = f'{kind} representation, number {key.split("_")[1]}'
+    if any('artifact_level' in row for row in rows):
+        columns |= {key: QC_COLUMNS[key] for key in ('artifact_level', 'artifact_flag')}
     return columns

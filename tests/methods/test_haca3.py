@@ -123,6 +123,20 @@ def test_every_subset_of_contrasts_gives_the_target(scans, target, contrasts):
         assert result.native is None
 
 
+def test_eta_is_judged_where_the_model_has_a_scale(scans, target):
+    session = [scans['T2w'], scans['T1w']]
+    (plain,) = method().harmonize(session, target)
+    assert plain.artifacts == {}
+    haca3 = method()
+    scale = {'unspoiled': {'T1w': 0.0, 'T2w': 1e3}, 'doubtful': 0.0, 'poor': 1e3, 'note': 'a test'}
+    haca3.metadata['artifact_scale'] = scale
+    (result,) = haca3.harmonize(session, target)
+    assert result.artifacts['T2w'] == (0.0, 'good')
+    level, word = result.artifacts['T1w']
+    assert level == pytest.approx(np.linalg.norm(plain.eta['T1w']))
+    assert word == 'doubtful'
+
+
 def test_order_of_the_session_changes_nothing(scans, target):
     session = [scans['T1w'], scans['PDw'], scans['FLAIR']]
     (one,) = method().harmonize(session, target)

@@ -52,7 +52,7 @@ def make_image(tissues, gm, seed):
     return (data + generator.normal(0, 0.02, SHAPE)).clip(0.01).astype(np.float32)
 
 
-def write_results(root, sessions, contrast='T1w', theta=False, quality=1.0):
+def write_results(root, sessions, contrast='T1w', theta=False, quality=1.0, artifacts=None):
     """Outputs of (subject, session or None, site or None); after is twice the unit of before."""
     for number, (subject, session, site) in enumerate(sessions):
         stem = f'sub-{subject}_ses-{session}' if session else f'sub-{subject}'
@@ -79,6 +79,8 @@ def write_results(root, sessions, contrast='T1w', theta=False, quality=1.0):
         row = {'scan': scan, 'contrast': contrast, 'site': site, 'method': 'made', 'target': 't'}
         row |= {'distance_before': 0.2 + 0.01 * number, 'distance_after': 0.1 + 0.01 * number}
         row |= {'registration_quality': quality, 'edge_agreement': 0.9}
+        if artifacts:
+            row |= dict(zip(('artifact_level', 'artifact_flag'), artifacts, strict=True))
         write_table(folder / f'{stem}_desc-harmonized_qc.tsv', list(QC_COLUMNS), [row])
         if theta:
             columns = ['result', 'scan', 'attention', 'theta_1', 'theta_2']
@@ -415,6 +417,17 @@ def test_doubtful_registrations_are_listed_with_their_figure(tmp_path, quick):
     assert 'href="sub-01/figures/sub-01_desc-harmonized_T1w.png"' in outliers
     assert site not in page
     assert 'A &amp; &lt;B&gt;' in page
+
+
+@pytest.mark.parametrize('flag', ['poor', 'doubtful'])
+def test_scans_with_many_artifacts_are_listed(tmp_path, quick, flag):
+    out = write_results(tmp_path / 'out', [('01', None, 'A')], artifacts=(0.7, flag))
+    evaluate(tmp_path / 'raw', out)
+    (row,) = rows_of(out, 'scans')
+    assert (float(row['artifact_level']), row['artifact_flag']) == (0.7, flag)
+    page = (out / 'group.html').read_text()
+    outliers = page[page.index('<h2>Outliers') : page.index('<h2>Distributions')]
+    assert ('artifacts of the scan: poor' in outliers) == (flag == 'poor')
 
 
 def test_who_travelled_is_told_by_the_table_or_by_the_sites(tmp_path):
