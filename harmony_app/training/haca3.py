@@ -262,6 +262,12 @@ class Haca3Training(Training):
             self._checks = draw_checks(self._check, *CHECKS, self.device)
         return self._checks
 
+    def learn_only(self, name: str) -> None:
+        """Let one network learn; all others, and the helpers, stay as they are."""
+        for module in (self.network, *self.helpers.values()):
+            module.requires_grad_(False)
+        getattr(self.network, name).requires_grad_(True)
+
     def begin_from(self, folder: Path) -> None:
         """Start from the networks of a model folder, the helpers fresh."""
         from harmony_app.methods.haca3 import Haca3
@@ -318,6 +324,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=float,
         help='share of the budget in which eta learns alone; none where begun from a model',
     )
+    parser.add_argument(
+        '--only', choices=('attention', 'eta'), help='network that learns; all others stay'
+    )
     parser.add_argument('--resume', action='store_true', help='continue from the checkpoint')
     parser.add_argument('--device', default='cpu')
     add_loop_options(parser, LOOP)
@@ -341,6 +350,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     training = Haca3Training(settings, source, check, device, options.seed)
     if options.begin_from:
         training.begin_from(options.begin_from)
+    if options.only:
+        training.learn_only(options.only)
     loop = Loop(training, loop_settings(options, LOOP), options.out, device, ranks)
     loop.resume()
     loop.run()

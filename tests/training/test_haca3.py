@@ -121,6 +121,15 @@ def test_eta_learns_alone_first(head, monkeypatch):
     assert 'eta_spearman' in training.validate(training.network)
 
 
+def test_one_network_learns_where_told_so(head):
+    training = Haca3Training(SMALL, sampler(head))
+    training.learn_only('attention')
+    training.losses(draw(sampler(head), 2), 0, 0.9)['loss'].backward()
+    everything = [('helper', p) for m in training.helpers.values() for p in m.parameters()]
+    everything += list(training.network.named_parameters())
+    assert {k.partition('.')[0] for k, p in everything if p.grad is not None} == {'attention'}
+
+
 def test_only_eta_sees_the_air(head):
     training = Haca3Training(SMALL, sampler(head))
     batch = draw(sampler(head), 6)
