@@ -32,8 +32,11 @@ def read_averaged(path: Path) -> tuple[CalamitiNets, dict]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line: train the fusion networks of averaged weights, and write a model folder."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    """Command line: train the fusion networks of averaged weights, and write a model folder.
+
+    Its metrics are those of the last validation, unless the card tells others.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('checkpoint', type=Path, help='checkpoint or best weights')
     parser.add_argument('out', type=Path, help='model folder')
     parser.add_argument('--card', type=Path, help='JSON whose fields go into model.json')
@@ -49,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fusion, training['fusion'] = fuse_contrasts(
             nets, load_heads(options.heads), [], seed=options.seed, minutes=options.fusion_minutes
         )
-    Calamiti(nets, fusion, {**card, 'training': training}).save(options.out)
+    known = {'metrics': facts['progress']['metrics']}
+    Calamiti(nets, fusion, known | card | {'training': training}).save(options.out)
 
 
 if __name__ == '__main__':

@@ -189,6 +189,7 @@ def test_two_steps_end_in_a_model_that_gives_the_same(head, tmp_path, monkeypatc
     loaded = Calamiti.load(tmp_path / 'model')
     assert loaded.metadata['training']['settings']['adversarial'] == SMALL.adversarial
     assert loaded.metadata['training']['steps'] == 2
+    assert loaded.metadata['metrics'] == progress.metrics
     for name, tensor in loop.average.state_dict().items():
         kept = loaded.nets.state_dict()[name]
         torch.testing.assert_close(kept, tensor, atol=1e-3, rtol=1e-3)
