@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -90,14 +91,17 @@ def _walks(config: RunConfig, method, scans: Sequence[ResultScan]) -> list[tuple
     return pictures
 
 
-def _folder(config: RunConfig, name: str, made: Sequence[str]):
+def _folder(config: RunConfig, name: str, made: Sequence[str]) -> Path | None:
     """The one model that all results are of, or None."""
-    folders = [config.model] if config.model is not None else []
-    for folder in [*folders, packaged_model(name)]:
+
+    def fits(folder: Path) -> bool:
         metadata = read_metadata(folder)
-        if metadata['method'] == name and list(made) == [metadata.get('weights_sha256')]:
-            return folder
-    return None
+        return metadata['method'] == name and [metadata.get('weights_sha256')] == list(made)
+
+    if config.model is not None and fits(config.model):
+        return config.model
+    folder = packaged_model(name)
+    return folder if fits(folder) else None
 
 
 def _model_of(config: RunConfig, scan: ResultScan, method: str) -> str | None:
