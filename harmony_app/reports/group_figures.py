@@ -175,15 +175,22 @@ def scatter_figure(
     return png_bytes(figure)
 
 
-def png_bytes(figure: 'Figure') -> bytes:
-    """A figure as PNG of 128 colours: the same figure gives the same bytes."""
+def png_bytes(figure: 'Figure', few: bool = True) -> bytes:
+    """A figure as PNG: the same figure gives the same bytes.
+
+    Parameters
+    ----------
+    figure : Figure
+    few : bool
+        128 colours, for figures of lines and points; grey images would take them all.
+    """
     from PIL import Image
 
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
-    picture = Image.fromarray(np.ascontiguousarray(pixels)).quantize(
-        128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
-    )
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if few:
+        picture = picture.quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     stream = io.BytesIO()
     picture.save(stream, 'PNG', optimize=True)
     return stream.getvalue()

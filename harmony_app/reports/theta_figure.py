@@ -79,4 +79,4 @@ def theta_figure(
             transform=place.transAxes, va='top',
         )  # fmt: skip
         place.set_axis_off()
-    return png_bytes(figure)
+    return png_bytes(figure, few=False)
