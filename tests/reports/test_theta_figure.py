@@ -22,7 +22,7 @@ def test_sites_have_their_colours_and_images_their_places():
     picture = pixels(theta_figure(POINTS, POINTS['A'][0], LATTICE, images))
     for colour in COLOURS[:2]:
         rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-        assert (np.abs(picture - rgb).sum(axis=-1) < 60).any()
+        assert (np.abs(picture - rgb).sum(axis=-1) < 110).any()  # points are a little transparent
     height, width, _ = picture.shape
     right = picture[: height // 3, int(0.85 * width) : int(0.97 * width)]
     assert np.median(right) > 240  # the third image is white
