@@ -1,4 +1,4 @@
-"""Networks of HACA3 on volumes: encode once, decode for any target, fuse."""
+"""Networks of HACA3 and CALAMITI on volumes: encode once, decode for any target, fuse."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,9 @@ from harmony_app.engine.compute import Compute
 from harmony_app.engine.slicing import ORIENTATIONS, SliceGroup, slice_groups
 from harmony_app.imaging.masks import head_mask
 from harmony_app.imaging.volume import Volume
+from harmony_app.nets.anatomy import AnatomyNets, one_hot
+from harmony_app.nets.attention import fuse_anatomy
 from harmony_app.nets.fusion import FusionNet
-from harmony_app.nets.haca3 import Haca3Nets, one_hot
 
 SLAB = 32
 """Planes that the fusion network works on at once: bounds its memory."""
@@ -65,9 +66,9 @@ def measured_part(data: np.ndarray, step: int = 4) -> np.ndarray:
 
 
 def represent(
-    nets: Haca3Nets, data: np.ndarray, mask: np.ndarray, compute: Compute, slices: int = 8
+    nets: AnatomyNets, data: np.ndarray, mask: np.ndarray, compute: Compute, slices: int = 8
 ) -> Representation:
-    """Theta and eta of a scan, averaged over slices of all orientations.
+    """Theta and eta of a scan, averaged over slices of all orientations; no eta without its encoder.
 
     Parameters
     ----------
@@ -84,6 +85,7 @@ def represent(
     Theta sees the foreground; eta the field of view, for ghosts and noise show in the air.
     """
     thetas, etas = [], []
+    eta = getattr(nets, 'eta', None)
     view = mask | measured_part(data)
     for axis in ORIENTATIONS.values():
         area = np.moveaxis(mask, axis, 0).sum(axis=(1, 2))
@@ -102,15 +104,18 @@ def represent(
                 images = compute.tensor(group.take(data))[:, None]
                 field = compute.tensor(group.take(view))[:, None]
                 thetas.append(nets.theta(images, shown)[0].float().cpu().numpy())
-                etas.append(nets.eta(images, field).float().cpu().numpy())
-    theta, eta = np.concatenate(thetas), np.concatenate(etas)
+                if eta is not None:
+                    etas.append(eta(images, field).float().cpu().numpy())
+    theta = np.concatenate(thetas)
     return Representation(
-        tuple(theta.mean(0).tolist()), tuple(eta.mean(0).tolist()), tuple(theta.std(0).tolist())
+        tuple(theta.mean(0).tolist()),
+        tuple(np.concatenate(etas).mean(0).tolist()) if etas else (),
+        tuple(theta.std(0).tolist()),
     )
 
 
 def encode_anatomy(
-    nets: Haca3Nets, data: np.ndarray, mask: np.ndarray, compute: Compute
+    nets: AnatomyNets, data: np.ndarray, mask: np.ndarray, compute: Compute
 ) -> dict[str, np.ndarray]:
     """Anatomy of a scan in every orientation.
 
@@ -137,7 +142,7 @@ def encode_anatomy(
 
 
 def decode_volumes(
-    nets: Haca3Nets,
+    nets: AnatomyNets,
     anatomies: Sequence[dict[str, np.ndarray]],
     masks: Sequence[np.ndarray],
     weights: Sequence[float],
@@ -174,7 +179,7 @@ def decode_volumes(
             with compute.running():
                 levels, shown = _stack(nets, anatomies, masks, used, orientation, group, compute)
                 count = len(levels)
-                fused, seen = nets.fuse(levels, share.expand(count, -1), shown)
+                fused, seen = fuse_anatomy(levels, share.expand(count, -1), shown)
                 result = nets.decode(fused, seen, contrast.expand(count, -1))
                 group.put(volume, result[:, 0].float().cpu().numpy())
     return volumes, union

@@ -11,6 +11,7 @@ from harmony_app.methods.model_folder import read_metadata
 _CLASSES = {
     'transfer': 'harmony_app.methods.transfer:Transfer',
     'haca3': 'harmony_app.methods.haca3:Haca3',
+    'calamiti': 'harmony_app.methods.calamiti:Calamiti',
     'none': 'harmony_app.methods.classical.unchanged:Unchanged',
     'histogram-matching': 'harmony_app.methods.classical.histogram_matching:HistogramMatching',
     'white-stripe': 'harmony_app.methods.classical.white_stripe:WhiteStripe',

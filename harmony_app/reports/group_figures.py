@@ -110,7 +110,7 @@ def strip_figure(
                 centre = start + sites.index(site)
                 # Side by side in a fixed order, so that equal values are all seen.
                 aside = np.linspace(-0.22, 0.22, len(numbers)) if len(numbers) > 1 else np.zeros(1)
-                _points(place, sites, site, centre + aside, np.asarray(numbers, float))
+                draw_points(place, sites, site, centre + aside, np.asarray(numbers, float))
                 place.plot(
                     [centre - 0.35, centre + 0.35], [np.mean(numbers)] * 2, color='#333333', lw=1.3
                 )
@@ -158,7 +158,7 @@ def scatter_figure(
             for own in joined.values():
                 _star(place, np.asarray(own, float))
         for site, points in found.items():
-            _points(place, sites, site, points[:, 0], points[:, 1])
+            draw_points(place, sites, site, points[:, 0], points[:, 1])
         if aimed:
             place.scatter(
                 targets[:, 0], targets[:, 1], marker='x', s=60, color=TARGET, linewidths=2, zorder=3
@@ -175,15 +175,22 @@ def scatter_figure(
     return png_bytes(figure)
 
 
-def png_bytes(figure: 'Figure') -> bytes:
-    """A figure as PNG of 128 colours: the same figure gives the same bytes."""
+def png_bytes(figure: 'Figure', few: bool = True) -> bytes:
+    """A figure as PNG: the same figure gives the same bytes.
+
+    Parameters
+    ----------
+    figure : Figure
+    few : bool
+        128 colours, for figures of lines and points; grey images would take them all.
+    """
     from PIL import Image
 
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
-    picture = Image.fromarray(np.ascontiguousarray(pixels)).quantize(
-        128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
-    )
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if few:
+        picture = picture.quantize(128, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     stream = io.BytesIO()
     picture.save(stream, 'PNG', optimize=True)
     return stream.getvalue()
@@ -203,7 +210,10 @@ def _line(sites: Sequence[str], site: str) -> str:
     return ('-', '--', ':', '-.')[sites.index(site) // len(COLOURS) % 4]
 
 
-def _points(axes: 'Axes', sites: Sequence[str], site: str, x: np.ndarray, y: np.ndarray) -> None:
+def draw_points(
+    axes: 'Axes', sites: Sequence[str], site: str, x: np.ndarray, y: np.ndarray
+) -> None:
+    """Points of a site, in its colour and shape among all sites."""
     colour, marker = _look(sites, site)
     axes.scatter(
         x, y, s=30, color=colour, marker=marker, alpha=0.8, edgecolors='white', linewidths=0.5
@@ -254,7 +264,7 @@ def _figure(
 
 def _legend_columns(sites: Sequence[str]) -> int:
     """Sites in one row of the legend, by the length of their names."""
-    longest = max((len(_short(site)) for site in sites), default=1)
+    longest = max((len(short_name(site)) for site in sites), default=1)
     return max(1, min(6, 84 // (longest + 6)))
 
 
@@ -270,7 +280,7 @@ def _legend(
             handles.append(Line2D([], [], color=colour, linestyle=_line(sites, site), lw=1.8))
         else:
             handles.append(Line2D([], [], color=colour, marker=marker, linestyle=''))
-    names = [_short(site) for site in sites]
+    names = [short_name(site) for site in sites]
     if target:
         handles.append(Line2D([], [], color=TARGET, marker='x', linestyle='', mew=2))
         names.append('target')
@@ -284,12 +294,12 @@ def _legend(
     )
 
 
-def _short(site: str, longest: int = 44) -> str:
+def short_name(site: str, longest: int = 44) -> str:
     """A name without its middle where it is long: names of sites differ at their ends.
 
     Examples
     --------
-    >>> _short('Hospital of one town 3T', 11)
+    >>> short_name('Hospital of one town 3T', 11)
     'Hosp...n 3T'
     """
     if len(site) <= longest:

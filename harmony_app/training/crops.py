@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from harmony_app.errors import OptionError
+
 
 class CropDraw:
     """Draws that all come from one generator.
@@ -132,3 +134,9 @@ def foreground_points(name: str, brain: np.ndarray, shown: np.ndarray, step: int
     if not len(points):
         raise ValueError(f'{name} shows nothing')
     return points
+
+
+def check_size(size: int) -> None:
+    """Refuse crops that the U-Nets cannot halve."""
+    if size < 16 or size % 16:
+        raise OptionError(f'crops of {size} pixels: the edge must be a multiple of 16')

@@ -1,4 +1,4 @@
-"""Train the fusion network of HACA3: three decoded orientations to the truth, on patches.
+"""Train the fusion network of HACA3 or CALAMITI: three decoded orientations to the truth, on patches.
 
 ``python -m harmony_app.training.fusion --heads DIR --checkpoint FILE --out DIR``. The decoder
 is fixed. Blocks of heads are scanned and decoded in three orientations once, and patches of
@@ -19,8 +19,8 @@ from harmony_app.engine.anatomy import decode_volumes, encode_anatomy, represent
 from harmony_app.engine.compute import Compute
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.model_folder import write_atomically
+from harmony_app.nets.anatomy import AnatomyNets
 from harmony_app.nets.fusion import FusionNet
-from harmony_app.nets.haca3 import Haca3Nets
 from harmony_app.training.haca3_weights import read_averaged
 from harmony_app.training.heads import Head, load_heads
 from harmony_app.training.sessions import Session
@@ -49,13 +49,20 @@ class Block:
 
 
 def draw_block(
-    nets: Haca3Nets, head: Head, rng: np.random.Generator, compute: Compute, edge: int = 96
+    nets: AnatomyNets,
+    head: Head,
+    rng: np.random.Generator,
+    compute: Compute,
+    edge: int = 96,
+    contrast: str | None = None,
 ) -> Block:
     """Scan a cube of a head in two contrasts and decode it to a third or to one of them.
 
+    Networks without attention are given the first of both alone.
+
     Parameters
     ----------
-    nets : Haca3Nets
+    nets : AnatomyNets
         Trained.
     head : Head
         Fractions on the working grid.
@@ -63,6 +70,8 @@ def draw_block(
         Draws place, protocols and noise.
     edge : int
         Of the cube; a multiple of 16.
+    contrast : str, optional
+        To decode to; any without.
     """
     points = np.argwhere(np.asarray(head.maps[0, ::8, ::8, ::8]) > 127) * 8
     centre = points[int(rng.integers(len(points)))]
@@ -74,8 +83,12 @@ def draw_block(
     fractions = torch.from_numpy(head.fractions[(slice(None), *cube)].astype(np.float32) / 255)
     mask = ndimage.binary_fill_holes(fractions.sum(0).numpy() > 0.3)
 
-    looks = draw_looks([CONTRASTS[i] for i in rng.permutation(4)[:3]], rng)
-    wanted = looks[int(rng.integers(3))]
+    order, place = [CONTRASTS[i] for i in rng.permutation(4)], int(rng.integers(3))
+    if contrast is not None:
+        here = order.index(contrast)
+        order[here], order[place] = order[place], contrast
+    looks = draw_looks(order[:3], rng)
+    wanted = looks[place]
     scans = []
     for look in looks[:2]:
         scan = look.render(fractions)
@@ -87,13 +100,20 @@ def draw_block(
 
 
 def draw_session_block(
-    nets: Haca3Nets, session: Session, rng: np.random.Generator, compute: Compute, edge: int = 96
+    nets: AnatomyNets,
+    session: Session,
+    rng: np.random.Generator,
+    compute: Compute,
+    edge: int = 96,
+    contrast: str | None = None,
 ) -> Block:
     """Decode a cube of a real session to the contrast of one of its scans, which is the truth.
 
+    Networks without attention are given one scan alone.
+
     Parameters
     ----------
-    nets : Haca3Nets
+    nets : AnatomyNets
         Trained.
     session : Session
         From the cache.
@@ -101,6 +121,8 @@ def draw_session_block(
         Draws place and scans.
     edge : int
         Of the cube; a multiple of 16.
+    contrast : str, optional
+        To decode to, one of the session's; any without.
 
     Raises
     ------
@@ -123,11 +145,16 @@ def draw_session_block(
     if not mask.any():
         raise ValueError(f'the scans of {session.name} show nothing together')
     images = [np.asarray(scan.data()[cube], np.float32) * mask for scan in scans]
-    return _decoded(nets, images[:2], images[int(rng.integers(len(images)))], mask, compute)
+    truths = [
+        i for i, s in zip(images, scans, strict=True) if contrast is None or s.contrast == contrast
+    ]
+    if not truths:
+        raise ValueError(f'no scan of {contrast} among those drawn of {session.name}')
+    return _decoded(nets, images[:2], truths[int(rng.integers(len(truths)))], mask, compute)
 
 
 def fuse_trained(
-    nets: Haca3Nets,
+    nets: AnatomyNets,
     heads: Sequence[Head],
     sessions: Sequence[Session],
     *,
@@ -137,12 +164,13 @@ def fuse_trained(
     blocks: int = 9,
     device: str = 'cpu',
     edge: int = 96,
+    contrast: str | None = None,
 ) -> tuple[FusionNet | None, dict]:
     """Train a fusion network for trained networks, and judge it on blocks of its own.
 
     Parameters
     ----------
-    nets : Haca3Nets
+    nets : AnatomyNets
         Trained.
     heads, sessions : sequence of Head and of Session
         Blocks are drawn from both in turn; one may be empty.
@@ -152,6 +180,8 @@ def fuse_trained(
         Budget; steps count where they are not 0.
     blocks : int
         Cubes that are decoded; a third of them judges.
+    contrast : str, optional
+        To decode to; any without.
 
     Returns
     -------
@@ -169,10 +199,10 @@ def fuse_trained(
         try:
             if heads and (attempt % 2 == 0 or not sessions):
                 head = heads[int(rng.integers(len(heads)))]
-                drawn.append(draw_block(nets, head, rng, compute, edge))
+                drawn.append(draw_block(nets, head, rng, compute, edge, contrast))
             else:
                 session = sessions[int(rng.integers(len(sessions)))]
-                drawn.append(draw_session_block(nets, session, rng, compute, edge))
+                drawn.append(draw_session_block(nets, session, rng, compute, edge, contrast))
         except ValueError:
             continue
     if len(drawn) < 2:
@@ -192,7 +222,7 @@ def fuse_trained(
 
 
 def _decoded(
-    nets: Haca3Nets,
+    nets: AnatomyNets,
     scans: Sequence[np.ndarray],
     truth: np.ndarray,
     mask: np.ndarray,
@@ -200,15 +230,19 @@ def _decoded(
     blur: float = 0.0,
 ) -> Block:
     """Decode scans of a block in three orientations to the style of the truth."""
-    anatomies = [encode_anatomy(nets, scan, mask, compute) for scan in scans]
-    found = [represent(nets, scan, mask, compute, slices=3) for scan in scans]
     style = represent(nets, truth, mask, compute, slices=3)
-    with compute.running():
-        weights = nets.attention(
-            torch.tensor([[*style.theta, *style.eta]], device=compute.device),
-            torch.tensor([[[*f.theta, *f.eta] for f in found]], device=compute.device),
-            torch.ones((1, len(scans)), dtype=torch.bool, device=compute.device),
-        )[0].tolist()
+    attention = getattr(nets, 'attention', None)
+    if attention is None:
+        scans, weights = scans[:1], [1.0]
+    else:
+        found = [represent(nets, scan, mask, compute, slices=3) for scan in scans]
+        with compute.running():
+            weights = attention(
+                torch.tensor([[*style.theta, *style.eta]], device=compute.device),
+                torch.tensor([[[*f.theta, *f.eta] for f in found]], device=compute.device),
+                torch.ones((1, len(scans)), dtype=torch.bool, device=compute.device),
+            )[0].tolist()
+    anatomies = [encode_anatomy(nets, scan, mask, compute) for scan in scans]
     decoded, _ = decode_volumes(nets, anatomies, [mask] * len(scans), weights, style.theta, compute)
     if blur:
         truth = ndimage.gaussian_filter(truth, blur)

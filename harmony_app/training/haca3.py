@@ -9,16 +9,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harmony_app.errors import InputError, OptionError
-from harmony_app.nets.haca3 import VARIANTS, Haca3Nets, sample_anatomy
+from harmony_app.errors import InputError
+from harmony_app.nets.anatomy import sample_anatomy
+from harmony_app.nets.haca3 import VARIANTS, Haca3Nets
 from harmony_app.training import distributed, losses
 from harmony_app.training.base import Training
+from harmony_app.training.crops import check_size
 from harmony_app.training.haca3_settings import LOOP, Settings
-from harmony_app.training.haca3_validation import draw_checks, example_picture, validate
+from harmony_app.training.haca3_validation import example_picture, validate
 from harmony_app.training.heads import split_heads
 from harmony_app.training.loop import CHECKPOINT, Loop
+from harmony_app.training.noise import Noise
 from harmony_app.training.options import add_loop_options, loop_settings
 from harmony_app.training.slice_batch import LEVELS, Batch
+from harmony_app.training.slice_scores import draw_checks
 from harmony_app.training.slices import SliceSampler
 
 TERMS = ('reconstruction', 'kl', 'anatomy', 'artifact', 'cycle', 'tissue', 'levels', 'attention')
@@ -196,7 +200,7 @@ class Haca3Training(Training):
         counted = batch.known * batch.present.all(1)
         return losses.attention_loss(weights.float(), explained, counted)
 
-    def _dropout(self, present: torch.Tensor, noise: 'Noise') -> torch.Tensor:
+    def _dropout(self, present: torch.Tensor, noise: Noise) -> torch.Tensor:
         """Which sources count, shape (B, 2), bool; at least one of each pair."""
         draws = noise.uniform(2)
         dropped = (draws[:, :1] < self.settings.dropout) & present.all(1, keepdim=True)
@@ -240,8 +244,7 @@ class Haca3Training(Training):
         """Error of the tissue intensities read off theta, of examples where they are known."""
         looks = torch.cat([batch.levels[:, :2].flatten(0, 1), batch.levels[:, 2]])
         known = torch.cat([batch.known.repeat_interleave(2), batch.known])
-        error = (self.helpers['reader'](theta) - looks).abs().mean(1)
-        return (error * known).sum() / distributed.mean_over_ranks(known.sum()).clamp_min(1)
+        return losses.levels_error(self.helpers['reader'](theta), looks, known)
 
     def validate(self, network: Haca3Nets) -> dict[str, float]:
         """See :func:`harmony_app.training.haca3_validation.validate`; nothing in eta's own part.
@@ -276,37 +279,6 @@ class Haca3Training(Training):
         if known.config != self.network.config:
             raise InputError(f'{folder} has other widths than the variant {self.settings.variant}')
         self.network.load_state_dict(known.state_dict())
-
-
-class Noise:
-    """Random numbers of each example from its own seed, whoever computes it.
-
-    Parameters
-    ----------
-    seeds : Tensor, shape (B,), int64
-    device : str
-    """
-
-    def __init__(self, seeds: torch.Tensor, device: str):
-        self.device = device
-        self.generators = [torch.Generator(device).manual_seed(s) for s in seeds.tolist()]
-
-    def uniform(self, *shape: int) -> torch.Tensor:
-        """Of 0 to 1, shape (B, *shape)."""
-        return self._draw(torch.rand, shape)
-
-    def normal(self, *shape: int) -> torch.Tensor:
-        """Of mean 0 and standard deviation 1, shape (B, *shape)."""
-        return self._draw(torch.randn, shape)
-
-    def _draw(self, draw, shape) -> torch.Tensor:
-        return torch.stack([draw(shape, generator=g, device=self.device) for g in self.generators])
-
-
-def check_size(size: int) -> None:
-    """Refuse crops that the U-Nets cannot halve."""
-    if size < 16 or size % 16:
-        raise OptionError(f'crops of {size} pixels: the edge must be a multiple of 16')
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,8 +9,9 @@ from harmony_app.methods.base import Method
 from harmony_app.methods.haca3 import Haca3
 from harmony_app.methods.model_folder import read_metadata
 from harmony_app.training.base import LoopSettings, Training
+from harmony_app.training.crops import check_size
 from harmony_app.training.fusion import fuse_trained
-from harmony_app.training.haca3 import Haca3Training, check_size
+from harmony_app.training.haca3 import Haca3Training
 from harmony_app.training.haca3_settings import LOOP, Settings
 from harmony_app.training.material import Material, PhantomConfig
 from harmony_app.training.mixture import mixed

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.nets.haca3 import Haca3Nets
 from harmony_app.training.heads import VALIDATION, load_heads
 from harmony_app.training.slice_batch import Batch
+from harmony_app.training.slice_scores import draw_checks, slice_scores
 from harmony_app.training.slices import SliceSampler
 from harmony_app.training.spoiled import corrupt, draw_kind
 
@@ -77,25 +77,20 @@ def validate(nets: Haca3Nets, batches: Sequence[Batch]) -> dict[str, float]:
 
     for batch in batches:
         result, union, weights, _ = reconstruct(nets, batch)
-        scale = batch.target.flatten(1).quantile(0.995, dim=1).clamp_min(0.5)
-        error = (result - batch.target).abs() * union
-        pixels = union.sum((1, 2, 3)).clamp_min(1)
-        l1 = error.sum((1, 2, 3)) / pixels
-        mse = error.square().sum((1, 2, 3)) / pixels
-        psnr = 10 * torch.log10(scale.square() / mse.clamp_min(1e-9))
-        ssim = structural_similarity(result, batch.target, union, scale)
-        for i in range(len(result)):
-            if not union[i].any():
+        for scores, (first, second, wanted), weight in zip(
+            slice_scores(result, batch.target, union),
+            batch.contrasts.tolist(),
+            weights,
+            strict=True,
+        ):
+            if not scores:
                 continue  # a crop beside the brain of a stripped volume: nothing to judge
-            first, second, wanted = batch.contrasts[i].tolist()
-            contrast = CONTRASTS[wanted]
             seen = wanted in (first, second)
-            for name in ('all', contrast, 'same' if seen else 'other'):
-                add(f'l1_{name}', l1[i])
-                add(f'ssim_{name}', ssim[i])
-                add(f'psnr_{name}', psnr[i])
+            for group in ('all', CONTRASTS[wanted], 'same' if seen else 'other'):
+                for name, value in scores.items():
+                    add(f'{name}_{group}', value)
             if seen:
-                add('attention_same', weights[i, (first, second).index(wanted)])
+                add('attention_same', weight[(first, second).index(wanted)])
         with torch.no_grad():
             levels = [
                 nets.eta(image, batch.views[:, 2:]).norm(dim=1)
@@ -143,50 +138,6 @@ def weight_of_spoiled(nets: Haca3Nets, batch: Batch) -> list[float]:
             sources[0, which] = torch.from_numpy(image).to(sources) * one.views[0, which]
             weights.append(attend(nets, replace(one, sources=sources))[0][0, which].item())
     return weights
-
-
-def structural_similarity(
-    image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, scale: torch.Tensor
-) -> torch.Tensor:
-    """Mean SSIM (Wang 2004; Gaussian window of 1.5 pixels) inside a mask.
-
-    Parameters
-    ----------
-    image, target, mask : Tensor, shape (B, 1, H, W)
-    scale : Tensor, shape (B,)
-        Data range.
-
-    Returns
-    -------
-    Tensor, shape (B,)
-    """
-    offsets = torch.arange(-5, 6, device=image.device, dtype=image.dtype)
-    taps = torch.exp(-0.5 * (offsets / 1.5) ** 2)
-    taps = taps / taps.sum()
-    kernel = (taps[:, None] * taps[None])[None, None]
-
-    def local(values):
-        return functional.conv2d(values, kernel, padding=5)
-
-    mean_x, mean_y = local(image), local(target)
-    var_x = local(image.square()) - mean_x.square()
-    var_y = local(target.square()) - mean_y.square()
-    covariance = local(image * target) - mean_x * mean_y
-    one, two = (((k * scale) ** 2)[:, None, None, None] for k in (0.01, 0.03))
-    ssim = ((2 * mean_x * mean_y + one) * (2 * covariance + two)) / (
-        (mean_x.square() + mean_y.square() + one) * (var_x + var_y + two)
-    )
-    return (ssim * mask).sum((1, 2, 3)) / mask.sum((1, 2, 3)).clamp_min(1)
-
-
-def draw_checks(source: object, batches: int, batch: int, device: str = 'cpu') -> list[Batch]:
-    """Examples for validation, the same each time."""
-    return [
-        Batch.join([source.draw(np.random.default_rng([9000, i, j])) for j in range(batch)]).to(
-            device
-        )
-        for i in range(batches)
-    ]
 
 
 def example_picture(nets: Haca3Nets, batch: Batch) -> np.ndarray:

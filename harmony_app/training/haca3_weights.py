@@ -62,17 +62,22 @@ def pack(checkpoint: Path, out: Path, card: Mapping, fusion: Path | None = None)
         Weights of :mod:`harmony_app.training.fusion`.
     """
     nets, facts = read_averaged(checkpoint)
-    training = dict(card.get('training', {})) | {
-        'steps': facts['progress']['step'],
-        'minutes': round(facts['progress']['seconds'] / 60, 1),
-        'seed': facts['loop']['seed'],
-        'settings': facts['loop'] | facts['training'],
-    }
+    training = dict(card.get('training', {})) | told_cost(facts)
     network = None
     if fusion:
         network, measured = read_fusion(fusion, nets.config.fusion_width)
         training['fusion'] = measured
     Haca3(nets, network, {**card, 'training': training}).save(out)
+
+
+def told_cost(facts: Mapping) -> dict:
+    """Steps, minutes, seed and settings, for ``model.json``, of what a checkpoint says."""
+    return {
+        'steps': facts['progress']['step'],
+        'minutes': round(facts['progress']['seconds'] / 60, 1),
+        'seed': facts['loop']['seed'],
+        'settings': facts['loop'] | facts['training'],
+    }
 
 
 def _read(path: Path) -> tuple[dict, dict]:

@@ -30,9 +30,10 @@ from harmony_app.errors import InputError, OptionError
 from harmony_app.methods.haca3 import Haca3
 from harmony_app.methods.model_folder import METADATA, common_metadata, read_metadata
 from harmony_app.nets.haca3 import VARIANTS
-from harmony_app.training import haca3, haca3_weights, transfer
+from harmony_app.training import haca3_weights, transfer
 from harmony_app.training.base import LoopSettings, Training
 from harmony_app.training.carried import METHODS, unpack_heads
+from harmony_app.training.crops import check_size
 from harmony_app.training.haca3_settings import LOOP as HACA3_LOOP
 from harmony_app.training.haca3_settings import Settings
 from harmony_app.training.heads import load_heads, split_heads
@@ -95,7 +96,7 @@ def begin_haca3(
     device : str
     seed : int
     """
-    haca3.check_size(size)
+    check_size(size)
     settings, nets = Settings(size=size), None
     if start is not None:
         if (start / METADATA).exists():

@@ -1,4 +1,4 @@
-"""Losses of HACA3.
+"""Losses of HACA3, and of other methods that share a few.
 
 Means over pixels or patches are over those of the joint batch, also where several processes
 share it (:mod:`harmony_app.training.distributed`).
@@ -37,6 +37,12 @@ def soft_cross_entropy(
     """Cross entropy of logits (B, L, H, W) against fractions of the same shape in a mask."""
     entropy = -(functional.log_softmax(logits, dim=1) * fractions).sum(1, keepdim=True)
     return (entropy * mask).sum() / mean_over_ranks(mask.sum()).clamp_min(1.0)
+
+
+def levels_error(read: torch.Tensor, levels: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """Error of tissue intensities (B, T) read off theta, of the examples (B,) where they are known."""
+    error = (read - levels).abs().mean(1)
+    return (error * known).sum() / mean_over_ranks(known.sum()).clamp_min(1)
 
 
 class Patchifier(nn.Module):

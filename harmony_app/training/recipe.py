@@ -16,6 +16,7 @@ from harmony_app.training.sessions import Session
 _RECIPES = {
     'transfer': 'harmony_app.training.transfer_recipe:TransferRecipe',
     'haca3': 'harmony_app.training.haca3_recipe:Haca3Recipe',
+    'calamiti': 'harmony_app.training.calamiti_recipe:CalamitiRecipe',
 }
 
 TRAINED = tuple(_RECIPES)

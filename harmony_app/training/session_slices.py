@@ -56,7 +56,11 @@ class SessionSlices:
 
     def draw(self, rng: np.random.Generator) -> Batch:
         """Draw a batch of one example."""
-        return Batch.of(_Draw(self, rng).sample())
+        return Batch.of(self.sample(rng)[0])
+
+    def sample(self, rng: np.random.Generator) -> tuple[dict[str, np.ndarray], str | None]:
+        """Fields of a batch of one example without their first axis, and the site of its sources."""
+        return _Draw(self, rng).sample()
 
     def alike(self, target: CachedScan) -> list[tuple[int, CachedScan]]:
         """Scans of the contrast and site of a scan, with their session; none for an unknown site."""
@@ -76,8 +80,8 @@ class _Draw(CropDraw):
         super().__init__(sampler.size, rng)
         self.sampler = sampler
 
-    def sample(self) -> dict[str, np.ndarray]:
-        """Fields of the batch by name."""
+    def sample(self) -> tuple[dict[str, np.ndarray], str | None]:
+        """Fields of the batch by name, and the site of the sources."""
         rng = self.rng
         index = int(rng.integers(len(self.sampler.sessions)))
         session = self.sampler.sessions[index]
@@ -124,7 +128,7 @@ class _Draw(CropDraw):
         severity = np.sort(rng.random(2)).astype(np.float32)
         mild, severe = (corrupt(style, kind, float(s), seed) for s in severity)
         contrasts = [CONTRASTS.index(scan.contrast) for scan in scans]
-        return {
+        fields = {
             'sources': np.stack(given).astype(np.float32),
             'source_masks': np.stack(masks).astype(np.float32),
             'views': np.stack([*views, style_view]).astype(np.float32),
@@ -143,6 +147,7 @@ class _Draw(CropDraw):
             'known': np.float32(0),
             'seeds': rng.integers(2**62),
         }
+        return fields, sources[0].site
 
     def _roles(self, session: Session) -> tuple[list[CachedScan], CachedScan]:
         """Two sources of two contrasts where there are two, and any scan as the target."""

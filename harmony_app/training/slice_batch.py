@@ -86,4 +86,4 @@ class Batch:
 
     def to(self, device: str) -> 'Batch':
         """The batch on a device."""
-        return Batch(*(getattr(self, f.name).to(device) for f in fields(self)))
+        return type(self)(*(getattr(self, f.name).to(device) for f in fields(self)))

@@ -6,7 +6,7 @@ class factors, residual bias, texture, blur, crops, missing skull), so that a mo
 learned here still sees the style of a real scan.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from scipy import ndimage
 
 from harmony_app.methods.base import CONTRASTS
+from harmony_app.phantom.protocol import Protocol
 from harmony_app.phantom.sequences import signal
 from harmony_app.phantom.tissues import BRAIN_TISSUES, TISSUES, tissue_properties, vary_properties
 from harmony_app.training.crops import CropDraw, foreground_points
@@ -57,8 +58,12 @@ class Look:
         return (3 * values / (2 + values)).astype(np.float32)
 
 
-def draw_looks(contrasts: Sequence[str], rng: np.random.Generator) -> list[Look]:
-    """Draw how contrasts look for one person, each on some scanner.
+def draw_looks(
+    contrasts: Sequence[str],
+    rng: np.random.Generator,
+    protocols: Mapping[str, Protocol] | None = None,
+) -> list[Look]:
+    """Draw how contrasts look for one person, each on some scanner, or all at one site.
 
     Parameters
     ----------
@@ -66,18 +71,24 @@ def draw_looks(contrasts: Sequence[str], rng: np.random.Generator) -> list[Look]
         Each may be named more than once.
     rng : numpy.random.Generator
         Draws everything.
+    protocols : mapping of str to Protocol, optional
+        The site's, by contrast; a random one for each scan without, and random maps of the
+        intensities with it.
     """
     seed = int(rng.integers(2**62))
     looks = []
     for contrast in contrasts:
-        protocol = random_protocol(contrast, rng)
+        protocol = protocols[contrast] if protocols else random_protocol(contrast, rng)
         person = torch.Generator().manual_seed(seed)
         properties = vary_properties(tissue_properties(protocol.field), 0.05, person)
         factors = random_class_factors(len(TISSUES), 0.03, rng)
-        factors[_OUTSIDE] *= random_class_factors(len(_OUTSIDE), 0.2, rng)
+        if not protocols:
+            factors[_OUTSIDE] *= random_class_factors(len(_OUTSIDE), 0.2, rng)
         signals = signal(protocol, properties) * torch.from_numpy(factors)
         signals = (signals / signals[_WM]).clamp(max=5.0)
-        curve = random_monotone_map(rng.uniform(0, 0.3), rng) if rng.random() < 0.5 else None
+        curve = None
+        if not protocols and rng.random() < 0.5:
+            curve = random_monotone_map(rng.uniform(0, 0.3), rng)
         looks.append(Look(contrast, signals, curve, protocol.snr, protocol.bias))
     return looks
 
@@ -110,14 +121,32 @@ class SliceSampler:
 
     def draw(self, rng: np.random.Generator) -> Batch:
         """Draw a batch of one example."""
-        return Batch.of(_Draw(self, rng).sample())
+        return Batch.of(self.sample(rng))
+
+    def sample(
+        self, rng: np.random.Generator, protocols: Mapping[str, Protocol] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Fields of a batch of one example by name, without their first axis.
+
+        Parameters
+        ----------
+        protocols : mapping of str to Protocol, optional
+            As for :func:`draw_looks`.
+        """
+        return _Draw(self, rng, protocols).sample()
 
 
 class _Draw(CropDraw):
     """One example of the phantom."""
 
-    def __init__(self, sampler: SliceSampler, rng: np.random.Generator):
+    def __init__(
+        self,
+        sampler: SliceSampler,
+        rng: np.random.Generator,
+        protocols: Mapping[str, Protocol] | None,
+    ):
         super().__init__(sampler.size, rng)
+        self.protocols = protocols
         self.heads, self.artifacts, self.inside = sampler.heads, sampler.artifacts, sampler._inside
 
     def sample(self) -> dict[str, np.ndarray]:
@@ -133,7 +162,7 @@ class _Draw(CropDraw):
 
         first, second = (CONTRASTS[i] for i in rng.choice(4, 2, replace=False))
         wanted = CONTRASTS[int(rng.integers(4))]
-        *looks, target = draw_looks((first, second, wanted), rng)
+        *looks, target = draw_looks((first, second, wanted), rng, self.protocols)
         if wanted in (first, second) and rng.random() < 0.3:
             target = looks[(first, second).index(wanted)]
 

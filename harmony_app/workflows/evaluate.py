@@ -77,6 +77,7 @@ def evaluate(config: RunConfig, selected: Sequence[Mapping[str, str]]) -> list[s
         Where a process was ended from outside.
     """
     from harmony_app.workflows.evaluation_report import evaluation_page
+    from harmony_app.workflows.evaluation_theta import theta_walks
 
     # Libraries take no other seeds than those of 32 bits.
     root, seed = config.output_dir, config.random_seed % 2**32
@@ -110,11 +111,14 @@ def evaluate(config: RunConfig, selected: Sequence[Mapping[str, str]]) -> list[s
     }.items():
         tables[name] = rows
         notes += left_out
-    notes = merge_notes(notes)
+    walks, left_out = theta_walks(config, scans)
+    notes = merge_notes([*notes, *left_out])
     intensities = [measures.intensities for measures in found]
     written = write_tables(root, tables)
     results = _results(tables)
-    page = evaluation_page(root, scans, travelling, tables, intensities, results, notes, seed)
+    page = evaluation_page(
+        root, scans, travelling, tables, intensities, results, notes, seed, walks
+    )
     written.append(write_text(root / 'group.html', page))
     lines = [
         f'{_count(len(scans), "scan")} of {_count(len({s.subject for s in scans}), "participant")} '

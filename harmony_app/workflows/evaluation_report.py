@@ -38,6 +38,7 @@ def evaluation_page(
     results: Sequence[str],
     notes: Sequence[str],
     seed: int,
+    walks: Sequence[tuple[bytes, str]] = (),
 ) -> str:
     """The page as HTML.
 
@@ -58,6 +59,8 @@ def evaluation_page(
         What was left out, and why; what to keep in mind.
     seed : int
         Of everything that drew.
+    walks : sequence of (bytes, str)
+        Pictures of images between the thetas, and what they show.
     """
     links = {scan.name: _figure_link(root, scan) for scan in scans}
     outliers = outlier_rows(tables['scans'])
@@ -69,7 +72,7 @@ def evaluation_page(
         sections['Distributions by site'] = pictures
     if pictures := _embeddings(tables['embedding']):
         sections['Scans in the plane'] = pictures
-    if pictures := _thetas(scans):
+    if pictures := _thetas(scans, walks):
         sections['Contrast representations'] = pictures
     for name, title, words in (
         ('pairs', 'Pairs of travelling subjects', _PAIRS),
@@ -283,7 +286,7 @@ def _axis_labels(row: Mapping) -> tuple[str, str]:
     )
 
 
-def _thetas(scans: Sequence[ResultScan]) -> str:
+def _thetas(scans: Sequence[ResultScan], walks: Sequence[tuple[bytes, str]]) -> str:
     """Theta of the scans by site, with the target's, a panel for each contrast."""
     parts = []
     for contrast in dict.fromkeys(scan.contrast for scan in scans):
@@ -303,12 +306,19 @@ def _thetas(scans: Sequence[ResultScan]) -> str:
     if not parts:
         return ''
     words = 'What the network reads of the contrast of each scan; the cross is the target.'
-    return paragraph(words, note=True) + '\n'.join(parts)
+    text = paragraph(words, note=True) + '\n'.join(parts)
+    if walks:
+        text += paragraph(_WALKS, note=True) + '\n'.join(image(*walk) for walk in walks)
+    return text
 
 
 _DISTRIBUTIONS = (
     'Thin lines and points are scans, thick lines and bars the means of the sites. Sites of the same '
     'people should lie on each other after; what differs between the scans of one site is people.'
+)
+_WALKS = (
+    'One anatomy, that of the scan with the ring, decoded at nine thetas (crosses, by letter): what '
+    'the model takes to lie between the sites and beyond them. No scan was harmonized so.'
 )
 _SHORT = 'What was left out, and what to keep in mind, stands under Notes at the end.'
 _PAIRS = (

@@ -11,17 +11,17 @@ from harmony_app.methods.haca3 import Haca3
 from harmony_app.training import losses
 from harmony_app.training.base import LoopSettings
 from harmony_app.training.checkpoint import save_checkpoint
-from harmony_app.training.haca3 import Haca3Training, Noise, main
+from harmony_app.training.haca3 import Haca3Training, main
 from harmony_app.training.haca3_settings import Settings
 from harmony_app.training.haca3_validation import (
-    draw_checks,
     example_picture,
     reconstruct,
-    structural_similarity,
     validate,
 )
 from harmony_app.training.loop import CHECKPOINT, Loop
+from harmony_app.training.noise import Noise
 from harmony_app.training.slice_batch import ANATOMY, Batch
+from harmony_app.training.slice_scores import draw_checks, structural_similarity
 from harmony_app.training.slices import SliceSampler
 
 

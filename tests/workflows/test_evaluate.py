@@ -487,3 +487,16 @@ def test_a_process_that_is_killed_is_told():
 def test_processes_fit_into_the_memory(memory, workers):
     config = RunConfig(Path('in'), Path('out'), 'group', nprocs=8, memory_gb=memory)
     assert evaluate_module._workers(config) == workers
+
+
+def test_images_between_the_thetas_stand_on_the_page(travellers, tmp_path, quick, monkeypatch):
+    def walks(config, scans):
+        assert len(scans) == 7
+        return [(b'\x89PNG', 'a walk of seven scans')], ['no images between others']
+
+    monkeypatch.setattr('harmony_app.workflows.evaluation_theta.theta_walks', walks)
+    assert evaluate(tmp_path / 'raw', travellers) == ExitCode.SUCCESS
+    page = (travellers / 'group.html').read_text()
+    assert page.count('<img') == 5
+    assert 'a walk of seven scans' in page.split('Contrast representations</h2>')[1]
+    assert 'no images between others' in page

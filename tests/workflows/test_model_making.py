@@ -17,9 +17,12 @@ from harmony_app.errors import ExitCode, HarmonyError, InputError, ModelError, O
 from harmony_app.imaging.grid import SPACE
 from harmony_app.imaging.io import write_volume
 from harmony_app.imaging.volume import Volume
+from harmony_app.methods.calamiti import Calamiti
 from harmony_app.methods.haca3 import Haca3
 from harmony_app.methods.transfer import Transfer
+from harmony_app.nets import calamiti as calamiti_nets
 from harmony_app.nets.haca3 import VARIANTS, Haca3Nets
+from harmony_app.nets.unet import UNetConfig
 from harmony_app.phantom.tissues import TISSUES
 from harmony_app.training import sessions, transfer
 from harmony_app.workflows import model_adaptation
@@ -309,6 +312,35 @@ def test_haca3_is_adapted_with_a_fixed_decoder(config, tmp_path, monkeypatch):
     assert all(key.startswith(('beta.up.0.', 'beta.head.', 'theta.head.')) for key in changed)
     assert child.metadata['licence'] == 'CC0'
     assert {s['contrast'] for s in child.metadata['styles']} == {'T1w', 'T2w'}
+
+
+def test_calamiti_is_trained_on_scans_and_fitted_to_a_site(config, tmp_path, monkeypatch):
+    narrow = UNetConfig((4, 4, 4, 4, 4), (1, 1, 1, 1, 1), norm=False)
+    small = replace(calamiti_nets.VARIANTS['compact'], beta=narrow, decoder=narrow)
+    monkeypatch.setitem(calamiti_nets.VARIANTS, 'compact', small)
+    monkeypatch.setattr('harmony_app.training.calamiti.CHECKS', (1, 2))
+    # with this seed the one person of site B does not validate
+    config = replace(config, random_seed=1)
+    run(replace(config, method='calamiti', model_out=tmp_path / 'parent'))
+    parent = Calamiti.load(tmp_path / 'parent')
+    told = parent.metadata['training']
+    assert told['settings']['adversarial'] > 0  # two sites: one of them is Site A
+    assert set(told['fusion']) == {'T1w', 'T2w'}
+    style = next(s for s in parent.metadata['styles'] if s['contrast'] == 'T2w')
+    assert len(style['theta']) == 2
+    assert style['eta'] == []
+
+    scores = iter((1.0, 2.0))
+    name = 'harmony_app.training.calamiti.CalamitiTraining'
+    monkeypatch.setattr(f'{name}.validate', lambda self, net: {'psnr_all': next(scores)})
+    monkeypatch.setattr(f'{name}.picture', lambda self, net: None)
+    monkeypatch.setattr(model_adaptation, 'SLOWER', 0.1)
+    wanted = replace(config, method='calamiti', task='adapt', site='A', model=tmp_path / 'parent')
+    run(replace(wanted, model_out=tmp_path / 'child'))
+    child = Calamiti.load(tmp_path / 'child').nets.state_dict()
+    changed = {k for k, v in parent.nets.state_dict().items() if not torch.equal(v, child[k])}
+    assert changed
+    assert all(key.startswith(('beta_output.', 'theta.head.')) for key in changed)
 
 
 def test_a_new_style_takes_the_place_of_its_namesake(make_style):
