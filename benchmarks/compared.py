@@ -20,6 +20,19 @@ METHODS = (*METHOD_NAMES, DECODER, *GROUP_METHODS)
 """All methods that can be compared."""
 
 
+def ready_methods() -> tuple[str, ...]:
+    """Those of :data:`METHODS` that need no other model than comes with the package."""
+    ready = []
+    for name in METHODS:
+        try:
+            if name in TRAINED:
+                packaged_model(name)
+            ready.append(name)
+        except ModelError:
+            continue
+    return tuple(ready)
+
+
 def find_models(folders: Sequence[Path]) -> dict[str, str]:
     """Model folders by the method that each is of.
 

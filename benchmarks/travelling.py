@@ -26,7 +26,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import columns, gathering, report, sites
-from benchmarks.compared import METHODS, find_models, weights_of
+from benchmarks.compared import METHODS, find_models, ready_methods, weights_of
 from benchmarks.costs import method_cost
 from benchmarks.parts import code_checksum, open_parts, run_parts
 from benchmarks.pictures import draw_contrast
@@ -267,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--bids', type=Path, help='dataset of harmony-phantom to take instead')
     parser.add_argument('--label-maps', type=Path, help='folder of whole-head label maps')
     parser.add_argument('--contrasts', nargs='+', help='instead of those of the study')
-    parser.add_argument('--methods', nargs='+', default=list(METHODS), metavar='METHOD')
+    parser.add_argument('--methods', nargs='+', default=list(ready_methods()), metavar='METHOD')
     parser.add_argument(
         '--model', type=Path, action='append', default=[], help='model folder of a trained method'
     )

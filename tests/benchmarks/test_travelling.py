@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import travelling
-from benchmarks.compared import METHODS
+from benchmarks.compared import METHODS, ready_methods
 from harmony_app.errors import OptionError
 
 COST = {'row': {'contrast': 'T1w', 'method': 'none', 'parameters': 0, 'wall_s': 0.5}}
@@ -59,5 +59,6 @@ def test_what_is_not_known_is_refused(tmp_path, given, told):
 
 def test_all_methods_are_compared_by_default():
     options = travelling._parser().parse_args(['out'])
-    assert tuple(options.methods) == METHODS
-    assert {'none', 'haca3-decoder', 'ravel'} <= set(METHODS)
+    assert tuple(options.methods) == ready_methods()
+    assert set(ready_methods()) <= set(METHODS)
+    assert {'none', 'haca3-decoder', 'ravel'} <= set(ready_methods())
