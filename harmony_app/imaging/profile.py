@@ -192,7 +192,8 @@ def personal_profile(
     """
 
     def moved(measure):
-        ratio = np.divide(getattr(own, measure), getattr(here, measure))
+        # black fluid has no ratio
+        ratio = np.divide(getattr(own, measure), np.maximum(getattr(here, measure), 1e-6))
         bounded = np.clip(ratio, 1 - MOST_PERSONAL, 1 + MOST_PERSONAL)
         return tuple((bounded * getattr(there, measure)).tolist())
 

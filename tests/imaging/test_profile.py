@@ -110,3 +110,13 @@ def test_a_person_differs_from_both_averages_alike_and_by_a_bounded_part(own, he
     bounded = np.clip(wanted, 1 - MOST_PERSONAL, 1 + MOST_PERSONAL)
     np.testing.assert_allclose(ratio, bounded, rtol=1e-9)
     assert personal_profile(here, here, there) == there
+
+
+def test_black_fluid_moves_by_no_more_than_a_person_may_differ():
+    black, seen = (
+        TissueProfile((0.6, 1.0, csf), (0.1,) * 3, (0.5,) * 100, ()) for csf in (0.0, 0.2)
+    )
+    assert personal_profile(black, black, seen).levels[2] == pytest.approx(
+        0.2 * (1 - MOST_PERSONAL)
+    )
+    assert personal_profile(seen, black, seen).levels[2] == pytest.approx(0.2 * (1 + MOST_PERSONAL))
