@@ -17,6 +17,7 @@ from harmony_app.training.base import Training
 from harmony_app.training.calamiti_draws import HomePhantom, SiteBatch
 from harmony_app.training.calamiti_losses import judged_by_fixed, site_likelihood, swap_channels
 from harmony_app.training.calamiti_settings import LOOP, Settings
+from harmony_app.training.calamiti_start import begin_from
 from harmony_app.training.calamiti_validation import example_picture, validate
 from harmony_app.training.crops import check_size
 from harmony_app.training.heads import split_heads
@@ -165,13 +166,8 @@ class CalamitiTraining(Training):
         return self._checks
 
     def begin_from(self, folder: Path) -> None:
-        """Start from the networks of a model folder, the discriminator with them."""
-        from harmony_app.methods.calamiti import Calamiti
-
-        known = Calamiti.load(folder, self.device).nets
-        if known.config != self.network.config:
-            raise InputError(f'{folder} has other widths than the variant {self.settings.variant}')
-        self.network.load_state_dict(known.state_dict())
+        """Start from a model folder of CALAMITI, the discriminator with it, or of HACA3."""
+        begin_from(self.network, folder, self.device)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -181,6 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--out', type=Path, required=True, help='folder of checkpoint and log')
     parser.add_argument('--size', type=int, default=Settings.size, help='edge of the crops')
     parser.add_argument('--variant', choices=sorted(VARIANTS), default='compact')
+    parser.add_argument(
+        '--begin-from', type=Path, help='model folder to start from, of calamiti or haca3'
+    )
     parser.add_argument('--resume', action='store_true', help='continue from the checkpoint')
     parser.add_argument('--device', default='cpu')
     add_loop_options(parser, LOOP)
@@ -199,6 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     source = HomePhantom(heads, options.size, settings.home)
     check = HomePhantom(held_out, options.size, settings.home, False) if held_out else None
     training = CalamitiTraining(settings, source, check, device, options.seed)
+    if options.begin_from:
+        training.begin_from(options.begin_from)
     loop = Loop(training, loop_settings(options, LOOP), options.out, device, ranks)
     loop.resume()
     loop.run()

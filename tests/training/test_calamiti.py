@@ -10,6 +10,8 @@ import torch
 from harmony_app.errors import InputError
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.calamiti import Calamiti
+from harmony_app.methods.haca3 import Haca3
+from harmony_app.methods.registry import packaged_model
 from harmony_app.nets.calamiti import VARIANTS, CalamitiNets
 from harmony_app.nets.unet import UNetConfig
 from harmony_app.training import calamiti_weights
@@ -301,3 +303,27 @@ def test_the_command_refuses_to_write_over_a_training(tmp_path):
         main(['--heads', str(tmp_path), '--out', str(tmp_path)])
     with pytest.raises(InputError, match='no checkpoint to resume'):
         main(['--heads', str(tmp_path), '--out', str(tmp_path / 'no'), '--resume'])
+
+
+def test_it_begins_where_haca3_stands(head):
+    known = Haca3.load().nets
+    training = CalamitiTraining(replace(SMALL, variant='compact'), source(head))
+    training.begin_from(packaged_model('haca3'))
+    nets, batch = training.network, draw(source(head), 3)
+    images, mask = batch.sources[:, :1], batch.source_masks[:, :1]
+    with torch.no_grad():
+        same = (nets.labels(images, mask) == known.labels(images, mask)) | (mask[:, 0] == 0)
+        assert same.float().mean() > 0.95
+        torch.testing.assert_close(nets.theta(images, mask)[0], known.theta(images, mask)[0])
+        anatomy = nets.anatomy(images, mask)
+        theta = nets.theta(images, mask)[0]
+        lightest = known.lookup(theta).argmax(1)
+        decoded = nets.decode(anatomy, mask, theta)
+        assert torch.isfinite(decoded).all()
+        assert torch.equal(nets.lookup(theta).argmax(1), lightest)
+
+
+def test_a_model_of_other_widths_is_refused(head):
+    training = CalamitiTraining(SMALL, source(head))
+    with pytest.raises(InputError, match='other widths'):
+        training.begin_from(packaged_model('haca3'))
