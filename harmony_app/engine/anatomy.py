@@ -1,6 +1,6 @@
-"""Networks of HACA3 and CALAMITI on volumes: encode once, decode for any target, fuse."""
+"""Networks that decode, on volumes: encode once, decode or translate to any target, fuse."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from harmony_app.imaging.masks import head_mask
 from harmony_app.imaging.volume import Volume
 from harmony_app.nets.anatomy import AnatomyNets, one_hot
 from harmony_app.nets.attention import fuse_anatomy
+from harmony_app.nets.contrast import ContrastNets
 from harmony_app.nets.fusion import FusionNet
 
 SLAB = 32
@@ -66,7 +67,7 @@ def measured_part(data: np.ndarray, step: int = 4) -> np.ndarray:
 
 
 def represent(
-    nets: AnatomyNets, data: np.ndarray, mask: np.ndarray, compute: Compute, slices: int = 8
+    nets: ContrastNets, data: np.ndarray, mask: np.ndarray, compute: Compute, slices: int = 8
 ) -> Representation:
     """Theta and eta of a scan, averaged over slices of all orientations; no eta without its encoder.
 
@@ -183,6 +184,38 @@ def decode_volumes(
                 result = nets.decode(fused, seen, contrast.expand(count, -1))
                 group.put(volume, result[:, 0].float().cpu().numpy())
     return volumes, union
+
+
+def translate_volumes(
+    translate: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    data: np.ndarray,
+    mask: np.ndarray,
+    compute: Compute,
+) -> np.ndarray:
+    """Translate a scan slice by slice in every orientation, without an anatomy between.
+
+    Parameters
+    ----------
+    translate : callable
+        Slices (B, 1, H, W) of images and of their mask, float32 on the device, which its networks
+        are on too. B is the batch of ``compute`` at most, H and W are multiples of 16.
+    data, mask : ndarray, shape (X, Y, Z)
+        As in :func:`represent`; slices without foreground are not translated.
+
+    Returns
+    -------
+    ndarray, shape (3, X, Y, Z), float32
+        In the order of :data:`harmony_app.engine.slicing.ORIENTATIONS`; zero outside the mask.
+    """
+    volumes = np.zeros((len(ORIENTATIONS), *mask.shape), np.float32)
+    for volume, orientation in zip(volumes, ORIENTATIONS, strict=True):
+        for group in slice_groups(mask, orientation, compute.batch):
+            with compute.running():
+                shown = compute.tensor(group.take(mask))[:, None]
+                images = compute.tensor(group.take(data))[:, None]
+                result = translate(images, shown) * shown
+                group.put(volume, result[:, 0].float().cpu().numpy())
+    return volumes
 
 
 def shared_parts(masks: Sequence[np.ndarray], weights: Sequence[float]) -> list[float]:

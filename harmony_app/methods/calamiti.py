@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from harmony_app.methods.base import CONTRASTS, Scan, Style
-from harmony_app.methods.decoder import DecoderMethod, Encoded
+from harmony_app.methods.anatomy_method import AnatomyMethod, EncodedAnatomy
+from harmony_app.methods.base import CONTRASTS, Style
 from harmony_app.nets.calamiti import CalamitiConfig, CalamitiNets
 from harmony_app.nets.fusion import FusionNet
 
 
-class Calamiti(DecoderMethod):
+class Calamiti(AnatomyMethod):
     """CALAMITI with the transfer as its last stage; parameters as of its base.
 
     ``fusion`` is a ModuleDict of fusion networks by contrast; contrasts that it lacks are fused by
@@ -47,12 +47,6 @@ class Calamiti(DecoderMethod):
             return None
         return self.fusion[contrast]
 
-    def sources_of(self, scan: Scan | None, others: Sequence[Scan]) -> list[Scan]:
-        """One scan: the one to harmonize, or the first by contrast and name."""
-        if scan is not None:
-            return [scan]
-        return [min(others, key=lambda s: (CONTRASTS.index(s.contrast), s.name))]
-
-    def weights_of(self, encoded: Sequence[Encoded], target: Style) -> list[float]:
+    def weights_of(self, encoded: Sequence[EncodedAnatomy], target: Style) -> list[float]:
         """All of it to the one source; several, where :meth:`decode` is given them, share evenly."""
         return [1 / len(encoded)] * len(encoded)

@@ -1,35 +1,28 @@
-"""Methods whose networks split a scan into anatomy and contrast and decode it to a target.
+"""Methods whose networks read the contrast of a scan and decode scans to that of a target.
 
-HACA3 and CALAMITI differ in their networks and in which scans of a session lend their anatomy.
-The rest is here: the networks say what the target looks like; for a scan of the target's
-contrast the transfer stage carries that onto the scan's own detail (DESIGN 4a), and the
-decoder's image is the result for contrasts that were not acquired, or where it is asked for.
+They differ in their networks, in which scans of a session they decode and in how a slice becomes
+one of the target. The rest is here: the networks say what the target looks like; for a scan of
+the target's contrast the transfer stage carries that onto the scan's own detail (DESIGN 4a), and
+the decoder's image is the result for contrasts that were not acquired, or where it is asked for.
 """
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
 
-from harmony_app.engine.anatomy import (
-    Representation,
-    decode_volumes,
-    encode_anatomy,
-    fuse_volumes,
-    represent,
-    shown_part,
-)
+from harmony_app.engine.anatomy import Representation, fuse_volumes, represent, shown_part
 from harmony_app.engine.compute import Compute
 from harmony_app.errors import InputError, OptionError, ScanError
 from harmony_app.imaging.profile import blend_profiles, measure_profile
 from harmony_app.imaging.resample import resample
 from harmony_app.imaging.volume import Volume
-from harmony_app.methods.base import Harmonized, Method, Scan, Style
+from harmony_app.methods.base import CONTRASTS, Harmonized, Method, Scan, Style
 from harmony_app.methods.decoder_model import DecoderModel
 from harmony_app.methods.registry import packaged_model
-from harmony_app.nets.anatomy import AnatomyNets
+from harmony_app.nets.contrast import ContrastNets
 from harmony_app.nets.fusion import FusionNet
 
 DETAILS = ('transfer', 'decoder')
@@ -38,12 +31,11 @@ DETAILS = ('transfer', 'decoder')
 
 @dataclass
 class Encoded:
-    """What a source gives to every target; its anatomy is computed when first asked for."""
+    """What a source gives to every target: its foreground on the working grid, its theta and eta."""
 
     scan: Scan
     mask: np.ndarray
     representation: Representation
-    anatomy: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class DecoderMethod(DecoderModel):
@@ -51,7 +43,7 @@ class DecoderMethod(DecoderModel):
 
     Parameters
     ----------
-    nets : AnatomyNets
+    nets : ContrastNets
         Trained networks.
     fusion : Module or None
         Trained fusion; the three orientations are fused by their median without.
@@ -85,16 +77,19 @@ class DecoderMethod(DecoderModel):
     ----------
     label : str
         What the sidecar calls the method.
+    encoding : type of Encoded
+        What :meth:`encode` gives.
     """
 
     needs_training = True
     uses_site_average = True
     can_impute = True
     label: str
+    encoding: type[Encoded] = Encoded
 
     def __init__(
         self,
-        nets: AnatomyNets,
+        nets: ContrastNets,
         fusion: nn.Module | None,
         metadata: dict,
         *,
@@ -129,8 +124,32 @@ class DecoderMethod(DecoderModel):
         """Fusion network for a contrast; None for the median."""
 
     @abstractmethod
+    def volumes_of(
+        self, encoded: Sequence[Encoded], target: Style
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The target's contrast of the sources, slice by slice in every orientation.
+
+        Parameters
+        ----------
+        encoded : sequence of Encoded
+            Sources, at least one.
+        target : Style
+            With its theta.
+
+        Returns
+        -------
+        volumes : ndarray, shape (3, X, Y, Z), float32
+            In the order of :data:`harmony_app.engine.slicing.ORIENTATIONS`, white-matter peak of
+            the target at 1; zero outside the union.
+        union : ndarray, shape (X, Y, Z), bool
+            What the sources show.
+        """
+
     def sources_of(self, scan: Scan | None, others: Sequence[Scan]) -> list[Scan]:
-        """Scans of a session that lend their anatomy to the decoder, at least one.
+        """Scans of a session that are decoded together, at least one.
+
+        One, unless a method says otherwise: the one to harmonize, or the first by contrast (in
+        the order of :data:`~harmony_app.methods.base.CONTRASTS`) and name.
 
         Parameters
         ----------
@@ -139,10 +158,9 @@ class DecoderMethod(DecoderModel):
         others : sequence of Scan
             Of other contrasts.
         """
-
-    @abstractmethod
-    def weights_of(self, encoded: Sequence[Encoded], target: Style) -> list[float]:
-        """Weight of the anatomy of each source; they sum to 1."""
+        if scan is not None:
+            return [scan]
+        return [min(others, key=lambda s: (CONTRASTS.index(s.contrast), s.name))]
 
     def attention_of(self, encoded: Sequence[Encoded], target: Style) -> dict[str, float]:
         """Weight of each source for the tables; nothing for a method without attention."""
@@ -262,20 +280,7 @@ class DecoderMethod(DecoderModel):
                 f'the target {target.name} has no theta for {target.contrast}: give an image, '
                 'a subject or a site as the target, or a style that this model encoded'
             )
-        encoded = [self.encode(scan) for scan in sources]
-        for source in encoded:
-            if not source.anatomy:
-                source.anatomy = encode_anatomy(
-                    self.nets, source.scan.working.data, source.mask, self.compute
-                )
-        volumes, union = decode_volumes(
-            self.nets,
-            [source.anatomy for source in encoded],
-            [source.mask for source in encoded],
-            self.weights_of(encoded, target),
-            target.theta,
-            self.compute,
-        )
+        volumes, union = self.volumes_of([self.encode(scan) for scan in sources], target)
         fused = fuse_volumes(self.fusion_for(target.contrast), volumes, union, self.compute)
         return sources[0].working.with_data(fused)
 
@@ -303,7 +308,7 @@ class DecoderMethod(DecoderModel):
         if not mask.any():
             raise ScanError(f'{scan.name} shows nothing on the working grid; leave it out')
         representation = represent(self.nets, scan.working.data, mask, self.compute)
-        encoded = Encoded(scan, mask, representation)
+        encoded = self.encoding(scan, mask, representation)
         self._encoded.append(encoded)
         return encoded
 

@@ -11,7 +11,7 @@ from harmony_app.errors import ModelError, OptionError
 from harmony_app.methods.base import CONTRASTS, Method, Scan
 from harmony_app.methods.model_folder import load_weights, read_model_folder, write_model_folder
 from harmony_app.methods.registry import packaged_model
-from harmony_app.nets.anatomy import AnatomyNets
+from harmony_app.nets.contrast import ContrastNets
 
 
 class DecoderModel(Method):
@@ -19,20 +19,20 @@ class DecoderModel(Method):
 
     Attributes
     ----------
-    nets : AnatomyNets
+    nets : ContrastNets
     fusion : Module or None
         None for the median.
     metadata : dict
     """
 
     needs_training = True
-    nets: AnatomyNets
+    nets: ContrastNets
     fusion: nn.Module | None
     metadata: dict
 
     @classmethod
     @abstractmethod
-    def build(cls, metadata: Mapping) -> tuple[AnatomyNets, nn.Module | None]:
+    def build(cls, metadata: Mapping) -> tuple[ContrastNets, nn.Module | None]:
         """Networks and fusion as ``model.json`` describes them, their weights by chance.
 
         KeyError, TypeError or ValueError where it does not describe them.

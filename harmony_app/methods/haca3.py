@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 from harmony_app.engine.anatomy import shared_parts
+from harmony_app.methods.anatomy_method import AnatomyMethod, EncodedAnatomy
 from harmony_app.methods.artifact_scale import ArtifactScale
 from harmony_app.methods.base import Scan, Style
-from harmony_app.methods.decoder import DecoderMethod, Encoded
 from harmony_app.nets.fusion import FusionNet
 from harmony_app.nets.haca3 import Haca3Config, Haca3Nets
 
 
-class Haca3(DecoderMethod):
+class Haca3(AnatomyMethod):
     """HACA3 with the transfer as its last stage; parameters as of its base.
 
     All scans of a session lend their anatomy, each as far as the attention of the target's
@@ -34,7 +34,7 @@ class Haca3(DecoderMethod):
         """All there are."""
         return [*others] if scan is None else [scan, *others]
 
-    def weights_of(self, encoded: Sequence[Encoded], target: Style) -> list[float]:
+    def weights_of(self, encoded: Sequence[EncodedAnatomy], target: Style) -> list[float]:
         """Attention of the target to each source."""
         import torch
 
@@ -46,12 +46,12 @@ class Haca3(DecoderMethod):
             weights = self.nets.attention(wanted, given, present)[0].double().cpu()
         return (weights / weights.sum()).tolist()
 
-    def attention_of(self, encoded: Sequence[Encoded], target: Style) -> dict[str, float]:
+    def attention_of(self, encoded: Sequence[EncodedAnatomy], target: Style) -> dict[str, float]:
         """Part of each source in the fused anatomy, over the union of what they show."""
         parts = shared_parts([source.mask for source in encoded], self.weights_of(encoded, target))
         return {e.scan.name: part for e, part in zip(encoded, parts, strict=True)}
 
-    def artifacts_of(self, encoded: Sequence[Encoded]) -> dict[str, tuple[float, str]]:
+    def artifacts_of(self, encoded: Sequence[EncodedAnatomy]) -> dict[str, tuple[float, str]]:
         """What eta means, where the model has a scale of it."""
         told = self.metadata.get('artifact_scale')
         if not told:

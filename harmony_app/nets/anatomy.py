@@ -3,11 +3,12 @@
 from abc import abstractmethod
 
 import torch
-from torch import nn
 from torch.nn import functional
 
+from harmony_app.nets.contrast import ContrastNets
 
-class AnatomyNets(nn.Module):
+
+class AnatomyNets(ContrastNets):
     """Networks that split a slice into a one-hot map of levels (beta) and a contrast (theta)."""
 
     @abstractmethod

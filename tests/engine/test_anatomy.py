@@ -8,8 +8,10 @@ from harmony_app.engine.anatomy import (
     fuse_volumes,
     represent,
     shown_part,
+    translate_volumes,
 )
 from harmony_app.engine.compute import Compute
+from harmony_app.engine.slicing import ORIENTATIONS
 from harmony_app.errors import OptionError
 from harmony_app.imaging.volume import Volume
 from harmony_app.nets.fusion import FusionNet
@@ -65,6 +67,28 @@ def test_batch_size_and_empty_margins_change_nothing(nets, head):
     padded = [np.pad(a, ((16, 0), (32, 5), (0, 16))) for a in head]
     inside = (slice(None), slice(16, None), slice(32, -5), slice(None, -16))
     np.testing.assert_allclose(decoded(nets, padded)[0][inside], volumes, atol=1e-5)
+
+
+def test_slices_are_translated_in_every_orientation(head):
+    data, mask = head
+    seen = []
+
+    def translate(images, shown):
+        seen.append(images.shape)
+        largest = (images * shown).amax(dim=(1, 2, 3), keepdim=True)
+        return largest + torch.ones_like(images)  # outside the mask too
+
+    volumes = translate_volumes(translate, data, mask, Compute(batch=8))
+    assert volumes.dtype == np.float32
+    for volume, axis in zip(volumes, ORIENTATIONS.values(), strict=True):
+        others = tuple(a for a in range(3) if a != axis)
+        largest = 1 + (data * mask).max(axis=others, keepdims=True)
+        np.testing.assert_allclose(volume, np.where(mask, largest, 0), rtol=1e-6)
+    assert max(shape[0] for shape in seen) == 8
+    assert {n % 16 for shape in seen for n in shape[2:]} == {0}
+    assert sum(shape[0] for shape in seen) == sum(
+        int(mask.any(axis=(axis - 1, axis - 2)).sum()) for axis in range(3)
+    )
 
 
 def test_a_source_counts_only_where_it_shows_something(nets, head):

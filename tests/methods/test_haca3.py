@@ -189,7 +189,7 @@ def test_each_run_of_a_contrast_has_its_own_result(scans, target):
 
 
 def test_a_source_is_encoded_once_for_all_targets(scans, target, monkeypatch):
-    import harmony_app.methods.decoder as module
+    import harmony_app.methods.anatomy_method as module
 
     counted = []
     encode = module.encode_anatomy
