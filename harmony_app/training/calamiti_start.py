@@ -11,8 +11,10 @@ from torch import nn
 
 from harmony_app.errors import InputError
 from harmony_app.methods.model_folder import read_metadata
+from harmony_app.methods.registry import get_method
 from harmony_app.nets.calamiti import CalamitiNets
 from harmony_app.nets.haca3 import Haca3Nets
+from harmony_app.training.slice_weights import fill_from_model
 
 FIRST = 'down.0.0.conv.weight'
 """Of the decoder: where theta joins the anatomy."""
@@ -26,18 +28,11 @@ def begin_from(nets: CalamitiNets, folder: Path, device: str = 'cpu') -> str:
     InputError
         Where the widths of the model are others.
     """
-    from harmony_app.methods.calamiti import Calamiti
-    from harmony_app.methods.haca3 import Haca3
-
-    method = read_metadata(folder).get('method')
-    if method == Haca3.name:
-        begin_from_haca3(nets, Haca3.load(folder, device).nets, folder)
-        return method
-    known = Calamiti.load(folder, device).nets
-    if known.config != nets.config:
-        raise InputError(f'{folder} has other widths than the variant {nets.config.variant}')
-    nets.load_state_dict(known.state_dict())
-    return Calamiti.name
+    if read_metadata(folder).get('method') == 'haca3':
+        begin_from_haca3(nets, get_method('haca3', folder, device).nets, folder)
+        return 'haca3'
+    fill_from_model(nets, 'calamiti', folder, device)
+    return 'calamiti'
 
 
 @torch.no_grad()
