@@ -1,19 +1,16 @@
 """How good the decoder of HACA3 is on held-out slices, in numbers and in a picture."""
 
-import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.nets.haca3 import Haca3Nets
-from harmony_app.training.heads import VALIDATION, load_heads
 from harmony_app.training.slice_batch import Batch
-from harmony_app.training.slice_scores import draw_checks, slice_scores
+from harmony_app.training.slice_scores import Tally, slice_scores
+from harmony_app.training.slice_validation import anatomy_picture, validate_model
 from harmony_app.training.slices import SliceSampler
 from harmony_app.training.spoiled import corrupt, draw_kind
 
@@ -66,14 +63,11 @@ def validate(nets: Haca3Nets, batches: Sequence[Batch]) -> dict[str, float]:
     batches : sequence of Batch
         Of held-out heads.
     """
-    values: dict[str, list[float]] = {}
+    tally = Tally()
     ordered: list[float] = []
     lengths: list[float] = []
     severities: list[float] = []
     away: list[float] = []
-
-    def add(name, value):
-        values.setdefault(name, []).append(float(value))
 
     for batch in batches:
         result, union, weights, _ = reconstruct(nets, batch)
@@ -86,11 +80,9 @@ def validate(nets: Haca3Nets, batches: Sequence[Batch]) -> dict[str, float]:
             if not scores:
                 continue  # a crop beside the brain of a stripped volume: nothing to judge
             seen = wanted in (first, second)
-            for group in ('all', CONTRASTS[wanted], 'same' if seen else 'other'):
-                for name, value in scores.items():
-                    add(f'{name}_{group}', value)
+            tally.add_scores(scores, CONTRASTS[wanted], seen)
             if seen:
-                add('attention_same', weight[(first, second).index(wanted)])
+                tally.add('attention_same', weight[(first, second).index(wanted)])
         with torch.no_grad():
             levels = [
                 nets.eta(image, batch.views[:, 2:]).norm(dim=1)
@@ -100,7 +92,7 @@ def validate(nets: Haca3Nets, batches: Sequence[Batch]) -> dict[str, float]:
         lengths += torch.cat(levels[1:]).tolist()
         severities += batch.severity.T.flatten().tolist()
         away += weight_of_spoiled(nets, batch)
-    metrics = {name: float(np.mean(v)) for name, v in sorted(values.items())}
+    metrics = tally.means()
     metrics |= {'order': float(np.mean(ordered)), 'eta_spearman': rank(severities, lengths)}
     return metrics | ({'attention_away': float(np.mean(away))} if away else {})
 
@@ -141,46 +133,17 @@ def weight_of_spoiled(nets: Haca3Nets, batch: Batch) -> list[float]:
 
 
 def example_picture(nets: Haca3Nets, batch: Batch) -> np.ndarray:
-    """Picture of a batch: both sources, their anatomy, theta slice, result, truth; one column each.
-
-    Returns
-    -------
-    ndarray, shape (7 H, B W)
-        1 is twice the white matter.
-    """
-    result, _, _, _ = reconstruct(nets, batch)
-    rows = [batch.sources[:, 0], batch.sources[:, 1]]
-    for i in range(2):
-        mask = batch.source_masks[:, i : i + 1]
-        levels = nets.labels(batch.sources[:, i : i + 1], mask).float() + 1
-        rows.append(levels * mask[:, 0] * 2 / (nets.config.levels + 1))
-    rows += [batch.style[:, 0], result[:, 0], batch.target[:, 0]]
-    picture = torch.cat([torch.cat(list(row), dim=1) for row in rows]).float().cpu().numpy()
-    return np.clip(picture / 2, 0, 1)
+    """See :func:`harmony_app.training.slice_validation.anatomy_picture`."""
+    return anatomy_picture(nets, batch, reconstruct(nets, batch)[0])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line: metrics of a model folder on the validation heads, as JSON."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('model', type=Path, help='model folder of haca3')
-    parser.add_argument('--heads', type=Path, required=True, help='folder of cached heads')
-    parser.add_argument('--slices', type=int, default=64, help='held-out draws')
-    parser.add_argument('--size', type=int, default=160, help='edge of the slices')
-    parser.add_argument('--picture', type=Path, help='PNG of the first draws')
-    options = parser.parse_args(arguments)
-    from matplotlib.image import imsave
+    """See :func:`harmony_app.training.slice_validation.validate_model`."""
 
-    from harmony_app.methods.haca3 import Haca3
+    def draws(heads, size):
+        return SliceSampler(heads, size, artifacts=False)
 
-    nets = Haca3.load(options.model).nets
-    heads = load_heads(options.heads, VALIDATION)
-    sampler = SliceSampler(heads, options.size, artifacts=False)
-    batches = draw_checks(sampler, max(1, options.slices // 8), 8)
-    if options.picture:
-        options.picture.parent.mkdir(parents=True, exist_ok=True)
-        imsave(options.picture, example_picture(nets, batches[0]), cmap='gray', vmin=0, vmax=1)
-    metrics = {name: round(value, 4) for name, value in validate(nets, batches).items()}
-    print(json.dumps(metrics, indent=2))  # noqa: T201
+    validate_model(arguments, 'haca3', draws, validate, example_picture)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,7 @@
 """Scores of slices against their truth, and the held-out examples that are judged."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -27,6 +29,46 @@ def slice_scores(
         else {}
         for i in range(len(result))
     ]
+
+
+class Tally:
+    """Values by name, and their means."""
+
+    def __init__(self):
+        self.values: dict[str, list[float]] = {}
+
+    def add(self, name: str, value: float) -> None:
+        """Note a value."""
+        self.values.setdefault(name, []).append(float(value))
+
+    def add_scores(self, scores: Mapping[str, float], contrast: str, same: bool) -> None:
+        """Note the scores of a slice of a contrast, with those of all and of its group.
+
+        Parameters
+        ----------
+        scores : mapping
+            Of :func:`slice_scores`.
+        contrast : str
+            Of the slice.
+        same : bool
+            Whether the contrast was given: group ``same``, and ``other`` where it was not.
+        """
+        for group in ('all', contrast, 'same' if same else 'other'):
+            for name, value in scores.items():
+                self.add(f'{name}_{group}', value)
+
+    def means(self) -> dict[str, float]:
+        """Mean of each name, by name in order.
+
+        Examples
+        --------
+        >>> tally = Tally()
+        >>> tally.add_scores({'l1': 0.25}, 'T1w', same=True)
+        >>> tally.add_scores({'l1': 0.75}, 'T2w', same=True)
+        >>> tally.means()
+        {'l1_T1w': 0.25, 'l1_T2w': 0.75, 'l1_all': 0.5, 'l1_same': 0.5}
+        """
+        return {name: float(np.mean(values)) for name, values in sorted(self.values.items())}
 
 
 def structural_similarity(
