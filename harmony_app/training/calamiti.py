@@ -1,38 +1,29 @@
 """Train CALAMITI: ``python -m harmony_app.training.calamiti --heads DIR --out DIR``."""
 
-import argparse
-import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from harmony_app.errors import InputError
 from harmony_app.nets.anatomy import sample_anatomy
 from harmony_app.nets.calamiti import VARIANTS, CalamitiNets
-from harmony_app.training import distributed, losses
-from harmony_app.training.base import Training
+from harmony_app.training import losses
 from harmony_app.training.calamiti_draws import HomePhantom, SiteBatch
 from harmony_app.training.calamiti_losses import judged_by_fixed, site_likelihood, swap_channels
 from harmony_app.training.calamiti_settings import LOOP, Settings
 from harmony_app.training.calamiti_start import begin_from
 from harmony_app.training.calamiti_validation import example_picture, validate
-from harmony_app.training.crops import check_size
-from harmony_app.training.heads import split_heads
-from harmony_app.training.loop import CHECKPOINT, Loop
+from harmony_app.training.heads import Head
 from harmony_app.training.noise import Noise
-from harmony_app.training.options import add_loop_options, loop_settings
-from harmony_app.training.slice_batch import ANATOMY, LEVELS
-from harmony_app.training.slice_scores import draw_checks
+from harmony_app.training.slice_batch import ANATOMY
+from harmony_app.training.slice_command import slice_parser, train_slices
+from harmony_app.training.slice_training import SliceTraining
 
 TERMS = ('reconstruction', 'kl', 'beta', 'adversarial', 'discriminator', 'tissue', 'levels')
-CHECKS = (6, 8)
-"""Batches of the validation, and slices of each."""
 
 
-class CalamitiTraining(Training):
+class CalamitiTraining(SliceTraining):
     """Networks and losses of CALAMITI.
 
     Image-to-image translation within a session: anatomy from two contrasts of one slice, their
@@ -40,60 +31,41 @@ class CalamitiTraining(Training):
     The paper makes both scans of the pair; here one scan of the session is drawn, either of the
     two or a third.
 
-    Parameters
-    ----------
-    settings : Settings
-    source : object
-        ``draw(rng)`` gives a :class:`SiteBatch` of one example.
-    check : object, optional
-        The same of held-out heads or people; without it nothing is validated.
-    device : str
-        Of the networks.
-    seed : int
-        Of the initial weights.
+    Parameters as of its base; examples are :class:`SiteBatch`.
     """
 
+    method = 'calamiti'
     terms = ('loss', *TERMS)
-    score = 'psnr_all'
+    fading = ('tissue', 'levels')
+    judge = staticmethod(validate)
+    show = staticmethod(example_picture)
+    settings: Settings
 
-    def __init__(
-        self,
-        settings: Settings,
-        source: object,
-        check: object | None = None,
-        device: str = 'cpu',
-        seed: int = 1,
-    ):
-        self.settings, self.source, self.device = settings, source, device
-        self._check, self._checks = check, None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = CalamitiNets(VARIANTS[settings.variant])
-            reader = torch.nn.Sequential(
-                torch.nn.Linear(network.config.theta, 32),
-                torch.nn.SiLU(),
-                torch.nn.Linear(32, len(LEVELS)),
-            )
-        # the faster layout for few channels, on the CPU too
-        self.network = network.to(device, memory_format=torch.channels_last)
-        self.helpers = {'reader': reader.to(device)}
+    def make_network(self) -> CalamitiNets:
+        """Encoders, decoder and discriminator."""
+        return CalamitiNets(VARIANTS[self.settings.variant])
+
+    def make_helpers(self, network: CalamitiNets) -> dict[str, torch.nn.Module]:
+        """What theta says of tissues."""
+        return {'reader': losses.levels_reader(network.config.theta)}
+
+    @staticmethod
+    def phantom(heads: Sequence[Head], settings: Settings, judged: bool) -> HomePhantom:
+        """Two contrasts of a slice, a part of them at Site A; without artifacts where judged."""
+        return HomePhantom(heads, settings.size, settings.home, artifacts=not judged)
 
     collate = staticmethod(SiteBatch.join)
 
-    def describe(self) -> dict:
-        """Settings, for JSON."""
-        return asdict(self.settings)
-
     def losses(self, batch: SiteBatch, step: int, done: float) -> dict[str, torch.Tensor]:
         """Every loss by name, and their weighted sum ``loss``."""
-        terms = self.compute_terms(batch.to(self.device), done)
-        weights = asdict(self.settings)
-        known = max(0.1, 1 - 0.9 * done / self.settings.tissue_until)
-        weights['tissue'] *= known
-        weights['levels'] *= known
+        return self.weighted(self.compute_terms(batch.to(self.device), done), done)
+
+    def weights(self, done: float) -> dict[str, float]:
+        """The discriminator has no say while the decoder learns alone."""
+        weights = super().weights(done)
         if done < self.settings.warm:
             weights['adversarial'] = 0.0
-        return {'loss': sum(weights[name] * terms[name] for name in TERMS)} | terms
+        return weights
 
     def compute_terms(self, batch: SiteBatch, done: float) -> dict[str, torch.Tensor]:
         """Every loss on a batch, not weighted, by name.
@@ -151,20 +123,6 @@ class CalamitiTraining(Training):
             logits, batch.anatomy.repeat_interleave(2, dim=0), masks * known
         )
 
-    def validate(self, network: CalamitiNets) -> dict[str, float]:
-        """See :func:`harmony_app.training.calamiti_validation.validate`."""
-        return validate(network, self._held_out()) if self._check is not None else {}
-
-    def picture(self, network: CalamitiNets) -> np.ndarray | None:
-        """See :func:`harmony_app.training.calamiti_validation.example_picture`."""
-        return example_picture(network, self._held_out()[0]) if self._check is not None else None
-
-    def _held_out(self) -> list[SiteBatch]:
-        """The same examples each time."""
-        if self._checks is None:
-            self._checks = draw_checks(self._check, *CHECKS, self.device)
-        return self._checks
-
     def begin_from(self, folder: Path) -> None:
         """Start from a model folder of CALAMITI, the discriminator with it, or of HACA3."""
         begin_from(self.network, folder, self.device)
@@ -172,38 +130,10 @@ class CalamitiTraining(Training):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of the training."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--heads', type=Path, required=True, help='folder of cached heads')
-    parser.add_argument('--out', type=Path, required=True, help='folder of checkpoint and log')
-    parser.add_argument('--size', type=int, default=Settings.size, help='edge of the crops')
-    parser.add_argument('--variant', choices=sorted(VARIANTS), default='compact')
-    parser.add_argument(
-        '--begin-from', type=Path, help='model folder to start from, of calamiti or haca3'
-    )
-    parser.add_argument('--resume', action='store_true', help='continue from the checkpoint')
-    parser.add_argument('--device', default='cpu')
-    add_loop_options(parser, LOOP)
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    check_size(options.size)
-    checkpoint = options.out / CHECKPOINT
-    if checkpoint.exists() and not options.resume:
-        raise InputError(f'{checkpoint} exists: give --resume or another --out')
-    if options.resume and not checkpoint.exists():
-        raise InputError(f'{checkpoint}: no checkpoint to resume from')
+    begins = 'model folder to start from, of calamiti or haca3'
+    options = slice_parser(__doc__, Settings(), VARIANTS, LOOP, begins).parse_args(arguments)
     settings = Settings(variant=options.variant, size=options.size)
-    ranks = distributed.start(options.device)
-    device = ranks.device(options.device)
-    heads, held_out = split_heads(options.heads, options.seed)
-    source = HomePhantom(heads, options.size, settings.home)
-    check = HomePhantom(held_out, options.size, settings.home, False) if held_out else None
-    training = CalamitiTraining(settings, source, check, device, options.seed)
-    if options.begin_from:
-        training.begin_from(options.begin_from)
-    loop = Loop(training, loop_settings(options, LOOP), options.out, device, ranks)
-    loop.resume()
-    loop.run()
-    distributed.finish()
+    train_slices(options, LOOP, partial(CalamitiTraining.on_phantom, settings))
 
 
 if __name__ == '__main__':

@@ -1,24 +1,16 @@
 """What a training of CALAMITI is told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from harmony_app.training.base import LoopSettings
+from harmony_app.training.slice_settings import LOOP as SLICE_LOOP
+from harmony_app.training.slice_settings import SliceSettings
 
-LOOP = LoopSettings(
-    minutes=60.0,
-    batch=4,
-    rate=1.5e-3,
-    warm_steps=100,
-    plateau=0.33,
-    average=0.99,
-    validation_steps=500,
-    checkpoint_minutes=5.0,
-)
+LOOP = replace(SLICE_LOOP, validation_steps=500)
 """What the loop is told unless asked otherwise."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SliceSettings):
     """Widths, crops and weights of the losses (section 2.3, after equation 6).
 
     The paper gives no weights; those of similarity, discriminator and bottleneck are small beside
@@ -58,8 +50,6 @@ class Settings:
         Share of the phantom's examples that are scanned at Site A.
     """
 
-    variant: str = 'compact'
-    size: int = 128
     reconstruction: float = 10.0
     edges: float = 0.5
     kl: float = 0.003

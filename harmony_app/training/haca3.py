@@ -1,83 +1,53 @@
 """Train HACA3 on phantom slices: ``python -m harmony_app.training.haca3 --heads DIR --out DIR``."""
 
-import argparse
-import logging
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
 
-import numpy as np
 import torch
 
-from harmony_app.errors import InputError
 from harmony_app.nets.anatomy import sample_anatomy
 from harmony_app.nets.haca3 import VARIANTS, Haca3Nets
 from harmony_app.training import distributed, losses
-from harmony_app.training.base import Training
-from harmony_app.training.crops import check_size
-from harmony_app.training.haca3_settings import LOOP, Settings
+from harmony_app.training.haca3_settings import Settings
 from harmony_app.training.haca3_validation import example_picture, validate
-from harmony_app.training.heads import split_heads
-from harmony_app.training.loop import CHECKPOINT, Loop
+from harmony_app.training.heads import Head
 from harmony_app.training.noise import Noise
-from harmony_app.training.options import add_loop_options, loop_settings
-from harmony_app.training.slice_batch import LEVELS, Batch
-from harmony_app.training.slice_scores import draw_checks
+from harmony_app.training.slice_batch import Batch
+from harmony_app.training.slice_command import slice_parser, train_slices
+from harmony_app.training.slice_settings import LOOP
+from harmony_app.training.slice_training import SliceTraining
 from harmony_app.training.slices import SliceSampler
 
 TERMS = ('reconstruction', 'kl', 'anatomy', 'artifact', 'cycle', 'tissue', 'levels', 'attention')
-CHECKS = (6, 8)
-"""Batches of the validation, and slices of each."""
 
 
-class Haca3Training(Training):
-    """Networks and losses of HACA3.
+class Haca3Training(SliceTraining):
+    """Networks and losses of HACA3; parameters as of its base, examples are :class:`Batch`."""
 
-    Parameters
-    ----------
-    settings : Settings
-    source : object
-        ``draw(rng)`` gives a :class:`Batch` of one example.
-    check : object, optional
-        The same of held-out heads or people; without it nothing is validated.
-    device : str
-        Of the networks.
-    seed : int
-        Of the initial weights.
-    """
-
+    method = 'haca3'
     terms = ('loss', *TERMS)
-    score = 'psnr_all'
+    fading = ('tissue', 'levels')
+    judge = staticmethod(validate)
+    show = staticmethod(example_picture)
+    settings: Settings
+    _only_eta = False
 
-    def __init__(
-        self,
-        settings: Settings,
-        source: object,
-        check: object | None = None,
-        device: str = 'cpu',
-        seed: int = 1,
-    ):
-        self.settings, self.source, self.device = settings, source, device
-        self._check, self._checks = check, None
-        self._only_eta = False
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = Haca3Nets(VARIANTS[settings.variant])
-            patchifier = losses.Patchifier()
-            reader = torch.nn.Sequential(
-                torch.nn.Linear(network.config.theta, 32),
-                torch.nn.SiLU(),
-                torch.nn.Linear(32, len(LEVELS)),
-            )
-        # the faster layout for few channels, on the CPU too
-        self.network = network.to(device, memory_format=torch.channels_last)
-        self.helpers = {'patchifier': patchifier.to(device), 'reader': reader.to(device)}
+    def make_network(self) -> Haca3Nets:
+        """Encoders, attention and decoder."""
+        return Haca3Nets(VARIANTS[self.settings.variant])
+
+    def make_helpers(self, network: Haca3Nets) -> dict[str, torch.nn.Module]:
+        """Features of patches, and what theta says of tissues."""
+        return {
+            'patchifier': losses.Patchifier(),
+            'reader': losses.levels_reader(network.config.theta),
+        }
+
+    @staticmethod
+    def phantom(heads: Sequence[Head], settings: Settings, judged: bool) -> SliceSampler:
+        """Any two contrasts of a slice; without artifacts where judged."""
+        return SliceSampler(heads, settings.size, artifacts=not judged)
 
     collate = staticmethod(Batch.join)
-
-    def describe(self) -> dict:
-        """Settings, for JSON."""
-        return asdict(self.settings)
 
     def losses(self, batch: Batch, step: int, done: float) -> dict[str, torch.Tensor]:
         """Every loss by name, and their weighted sum ``loss``."""
@@ -88,12 +58,7 @@ class Haca3Training(Training):
             silent = dict.fromkeys(TERMS, torch.zeros_like(artifact))
             return {'loss': artifact} | silent | {'artifact': artifact}
         done = (done - settings.eta_first) / max(1e-9, 1 - settings.eta_first)
-        terms = self.compute_terms(batch, step, done)
-        weights = asdict(settings)
-        known = max(0.1, 1 - 0.9 * done / settings.tissue_until)
-        weights['tissue'] *= known
-        weights['levels'] *= known
-        return {'loss': sum(weights[name] * terms[name] for name in TERMS)} | terms
+        return self.weighted(self.compute_terms(batch, step, done), done)
 
     def _eta_alone(self, batch: Batch) -> torch.Tensor:
         """What eta learns from, and no other network."""
@@ -247,23 +212,11 @@ class Haca3Training(Training):
         return losses.levels_error(self.helpers['reader'](theta), looks, known)
 
     def validate(self, network: Haca3Nets) -> dict[str, float]:
-        """See :func:`harmony_app.training.haca3_validation.validate`; nothing in eta's own part.
+        """Metrics of the held-out examples; nothing in eta's own part.
 
         What was not trained yet, or was trained before, is not to be the best of this training.
         """
-        if self._check is None or self._only_eta:
-            return {}
-        return validate(network, self._held_out())
-
-    def picture(self, network: Haca3Nets) -> np.ndarray | None:
-        """See :func:`harmony_app.training.haca3_validation.example_picture`."""
-        return example_picture(network, self._held_out()[0]) if self._check is not None else None
-
-    def _held_out(self) -> list[Batch]:
-        """The same examples each time."""
-        if self._checks is None:
-            self._checks = draw_checks(self._check, *CHECKS, self.device)
-        return self._checks
+        return {} if self._only_eta else super().validate(network)
 
     def learn_only(self, name: str) -> None:
         """Let one network learn; all others, and the helpers, stay as they are."""
@@ -271,25 +224,11 @@ class Haca3Training(Training):
             module.requires_grad_(False)
         getattr(self.network, name).requires_grad_(True)
 
-    def begin_from(self, folder: Path) -> None:
-        """Start from the networks of a model folder, the helpers fresh."""
-        from harmony_app.methods.haca3 import Haca3
-
-        known = Haca3.load(folder, self.device).nets
-        if known.config != self.network.config:
-            raise InputError(f'{folder} has other widths than the variant {self.settings.variant}')
-        self.network.load_state_dict(known.state_dict())
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of the training."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--heads', type=Path, required=True, help='folder of cached heads')
-    parser.add_argument('--out', type=Path, required=True, help='folder of checkpoint and log')
-    parser.add_argument('--size', type=int, default=Settings.size, help='edge of the crops')
-    parser.add_argument('--variant', choices=sorted(VARIANTS), default='compact')
-    parser.add_argument(
-        '--begin-from', type=Path, help='model folder to start from; no warm-up then'
+    parser = slice_parser(
+        __doc__, Settings(), VARIANTS, LOOP, 'model folder to start from; no warm-up then'
     )
     parser.add_argument(
         '--eta-first',
@@ -299,35 +238,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--only', choices=('attention', 'eta'), help='network that learns; all others stay'
     )
-    parser.add_argument('--resume', action='store_true', help='continue from the checkpoint')
-    parser.add_argument('--device', default='cpu')
-    add_loop_options(parser, LOOP)
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    check_size(options.size)
-    checkpoint = options.out / CHECKPOINT
-    if checkpoint.exists() and not options.resume:
-        raise InputError(f'{checkpoint} exists: give --resume or another --out')
-    if options.resume and not checkpoint.exists():
-        raise InputError(f'{checkpoint}: no checkpoint to resume from')
     shares = {'warm': 0.0, 'eta_first': 0.0} if options.begin_from else {}
     if options.eta_first is not None:
         shares['eta_first'] = options.eta_first
     settings = Settings(variant=options.variant, size=options.size, **shares)
-    ranks = distributed.start(options.device)
-    device = ranks.device(options.device)
-    heads, held_out = split_heads(options.heads, options.seed)
-    source = SliceSampler(heads, options.size)
-    check = SliceSampler(held_out, options.size, artifacts=False) if held_out else None
-    training = Haca3Training(settings, source, check, device, options.seed)
-    if options.begin_from:
-        training.begin_from(options.begin_from)
-    if options.only:
-        training.learn_only(options.only)
-    loop = Loop(training, loop_settings(options, LOOP), options.out, device, ranks)
-    loop.resume()
-    loop.run()
-    distributed.finish()
+
+    def begin(heads, held_out, device, seed):
+        training = Haca3Training.on_phantom(settings, heads, held_out, device, seed)
+        if options.only:
+            training.learn_only(options.only)
+        return training
+
+    train_slices(options, LOOP, begin)
 
 
 if __name__ == '__main__':

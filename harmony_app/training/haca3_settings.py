@@ -2,23 +2,11 @@
 
 from dataclasses import dataclass
 
-from harmony_app.training.base import LoopSettings
-
-LOOP = LoopSettings(
-    minutes=60.0,
-    batch=4,
-    rate=1.5e-3,
-    warm_steps=100,
-    plateau=0.33,
-    average=0.99,
-    validation_steps=250,
-    checkpoint_minutes=5.0,
-)
-"""What the loop is told unless asked otherwise."""
+from harmony_app.training.slice_settings import SliceSettings
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SliceSettings):
     """Widths, crops and weights of the losses.
 
     Parameters
@@ -50,8 +38,6 @@ class Settings:
         Steps between two with a cycle between sites.
     """
 
-    variant: str = 'compact'
-    size: int = 128
     reconstruction: float = 10.0
     edges: float = 0.5
     kl: float = 0.003

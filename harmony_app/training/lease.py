@@ -34,13 +34,13 @@ from harmony_app.training import haca3_weights, transfer
 from harmony_app.training.base import LoopSettings, Training
 from harmony_app.training.carried import METHODS, unpack_heads
 from harmony_app.training.crops import check_size
-from harmony_app.training.haca3_settings import LOOP as HACA3_LOOP
 from harmony_app.training.haca3_settings import Settings
 from harmony_app.training.heads import load_heads, split_heads
 from harmony_app.training.loop import CHECKPOINT, Loop, best_or_last
 from harmony_app.training.options import add_loop_options, loop_settings
 from harmony_app.training.pieces import join_folder, split_folder
 from harmony_app.training.rendered import RenderedTraining
+from harmony_app.training.slice_settings import LOOP as SLICE_LOOP
 from harmony_app.training.slices import SliceSampler
 from harmony_app.training.subjects import Subject, draw_subject, plain_subject
 from harmony_app.training.transfer_draws import TransferDraws
@@ -48,7 +48,7 @@ from harmony_app.training.transfer_draws import TransferDraws
 logger = logging.getLogger('harmony_app')
 
 LOOPS = {
-    'haca3': replace(HACA3_LOOP, batch=64, validation_steps=500, checkpoint_minutes=2.0),
+    'haca3': replace(SLICE_LOOP, batch=64, validation_steps=500, checkpoint_minutes=2.0),
     'transfer': replace(transfer.LOOP, batch=8, checkpoint_minutes=2.0),
 }
 """What the loop is told unless asked otherwise."""

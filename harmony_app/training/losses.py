@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from harmony_app.training.distributed import mean_over_ranks, neighbours
+from harmony_app.training.slice_batch import LEVELS
 
 
 def masked_l1(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -37,6 +38,11 @@ def soft_cross_entropy(
     """Cross entropy of logits (B, L, H, W) against fractions of the same shape in a mask."""
     entropy = -(functional.log_softmax(logits, dim=1) * fractions).sum(1, keepdim=True)
     return (entropy * mask).sum() / mean_over_ranks(mask.sum()).clamp_min(1.0)
+
+
+def levels_reader(theta: int) -> nn.Module:
+    """Small network that reads the intensities of :data:`LEVELS` off theta (B, theta)."""
+    return nn.Sequential(nn.Linear(theta, 32), nn.SiLU(), nn.Linear(32, len(LEVELS)))
 
 
 def levels_error(read: torch.Tensor, levels: torch.Tensor, known: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """The training of CALAMITI: draws, losses, what an adaptation may move, and the model folder."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +29,7 @@ from harmony_app.training.calamiti_recipe import CalamitiRecipe, fuse_contrasts
 from harmony_app.training.calamiti_settings import Settings
 from harmony_app.training.calamiti_validation import example_picture, reconstruct, validate
 from harmony_app.training.loop import CHECKPOINT, Loop
+from harmony_app.training.material import Material, PhantomConfig
 from harmony_app.training.parts import keep_all_but
 from harmony_app.training.session_slices import SessionSlices
 from harmony_app.training.slice_scores import draw_checks
@@ -180,7 +181,7 @@ def test_validation_tells_contrasts_agreement_and_sites(head):
 
 
 def test_two_steps_end_in_a_model_that_gives_the_same(head, tmp_path, monkeypatch):
-    monkeypatch.setattr('harmony_app.training.calamiti.CHECKS', (1, 2))
+    monkeypatch.setattr('harmony_app.training.calamiti.CalamitiTraining.checks', (1, 2))
     check = source(head, artifacts=False)
     training = CalamitiTraining(SMALL, source(head), check)
     loop = Loop(training, SHORT, tmp_path)
@@ -219,7 +220,7 @@ def test_an_adaptation_moves_the_named_parts_alone(head, tmp_path, monkeypatch):
     torch.manual_seed(0)
     Calamiti(CalamitiNets(VARIANTS['tiny']), None, {}).save(tmp_path / 'parent')
     monkeypatch.setattr(
-        'harmony_app.training.calamiti_recipe.SessionSlices', lambda *a, **k: Repeated(head)
+        'harmony_app.training.slice_recipe.SessionSlices', lambda *a, **k: Repeated(head)
     )
     recipe = CalamitiRecipe()
     training = recipe.adaptation(tmp_path / 'parent', [], [], 'cpu', 1)
@@ -243,7 +244,7 @@ def test_a_model_that_knew_one_site_is_adapted_without_a_judge(head, tmp_path, m
     told = {'training': {'settings': {'adversarial': 0.0}}}
     Calamiti(CalamitiNets(VARIANTS['tiny']), None, told).save(tmp_path)
     monkeypatch.setattr(
-        'harmony_app.training.calamiti_recipe.SessionSlices', lambda *a, **k: Repeated(head)
+        'harmony_app.training.slice_recipe.SessionSlices', lambda *a, **k: Repeated(head)
     )
     assert CalamitiRecipe().adaptation(tmp_path, [], [], 'cpu', 1).settings.adversarial == 0
 
@@ -261,7 +262,7 @@ def test_site_a_of_real_sessions_is_the_largest():
 
 def test_one_site_or_one_contrast_changes_the_training(monkeypatch):
     monkeypatch.setattr(
-        'harmony_app.training.calamiti_recipe.SessionSlices', lambda *a, **k: SimpleNamespace()
+        'harmony_app.training.slice_recipe.SessionSlices', lambda *a, **k: SimpleNamespace()
     )
 
     def trained(sessions):
@@ -295,6 +296,66 @@ def test_each_contrast_has_its_own_fusion(head):
     assert set(facts) == set(CONTRASTS)
     kept = {c for c, told in facts.items() if told['l1_network'] < told['l1_median']}
     assert set(fusion or ()) == kept
+
+
+def test_the_command_trains_on_heads_and_goes_on_exactly(head, tmp_path, monkeypatch):
+    monkeypatch.setattr('harmony_app.training.calamiti.CalamitiTraining.checks', (1, 2))
+    for name in 'abc':
+        np.save(tmp_path / f'{name}_fractions.npy', head.fractions)
+        np.save(tmp_path / f'{name}_maps.npy', head.maps)
+    torch.manual_seed(3)
+    Calamiti(CalamitiNets(VARIANTS['tiny']), None, {}).save(tmp_path / 'model')
+    common = ['--heads', str(tmp_path), '--size', '32', '--variant', 'tiny', '--batch', '2']
+    common += ['--begin-from', str(tmp_path / 'model'), '--out']
+    main([*common, str(tmp_path / 'whole'), '--steps', '2'])
+    main([*common, str(tmp_path / 'parts'), '--steps', '1'])
+    main([*common, str(tmp_path / 'parts'), '--steps', '2', '--resume'])
+    whole, parts = (tmp_path / name / CHECKPOINT for name in ('whole', 'parts'))
+    nets, facts = calamiti_weights.read_averaged(whole)
+    again, others = calamiti_weights.read_averaged(parts)
+    assert facts['progress']['step'] == others['progress']['step'] == 2
+    assert facts['training'] == asdict(SMALL)
+    begun = Calamiti.load(tmp_path / 'model').nets.state_dict()
+    for name, tensor in nets.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+        # two steps do not lead far from the model that it began from
+        torch.testing.assert_close(tensor, begun[name], atol=1e-3, rtol=0)
+    assert not torch.equal(nets.lookup[0].weight, begun['lookup.0.weight'])
+
+
+def test_the_weights_of_what_the_phantom_knows_fall():
+    training = CalamitiTraining(SMALL, None)
+    first, middle, last = (training.weights(done) for done in (0.0, 0.4, 1.0))
+    for name in ('tissue', 'levels'):
+        assert first[name] == getattr(SMALL, name)
+        assert middle[name] == pytest.approx(0.55 * first[name])
+        assert last[name] == pytest.approx(0.1 * first[name])
+    assert first['adversarial'] == 0  # the decoder learns alone
+    assert middle['adversarial'] == SMALL.adversarial
+    assert middle['kl'] == first['kl'] == SMALL.kl
+
+
+class Unpaired(CalamitiRecipe):
+    """Stands for a method that learns from single contrasts and is fused by the median."""
+
+    pairs = False
+    fuse = None
+
+
+def test_a_recipe_may_need_no_pairs_and_no_fusion(head, monkeypatch):
+    monkeypatch.setattr('harmony_app.training.slice_recipe.SessionSlices', lambda *a, **k: 'slices')
+    phantom = PhantomConfig(size=64, variant='tiny', share=0.5)
+    alone = Material([session('B', ('T1w',))], [], [], [], replace(phantom, share=0.0))
+    training = Unpaired().training(alone, 'cpu', 1, None)
+    assert (training.settings.size, training.settings.variant) == (64, 'tiny')
+    assert training.validate(training.network) == {}
+    method, told = Unpaired().finish(training.network, alone, SHORT, 'cpu')
+    assert method.fusion_for('T1w') is None
+    assert told == {}
+    both = Unpaired().training(replace(alone, heads=[head], phantom=phantom), 'cpu', 1, None)
+    real, drawn = both.source.sources
+    assert real.slices == 'slices'
+    assert drawn.sampler.size == 64
 
 
 def test_the_command_refuses_to_write_over_a_training(tmp_path):

@@ -106,7 +106,7 @@ def test_every_loss_reaches_the_networks_that_it_is_for(head):
 
 
 def test_eta_learns_alone_first(head, monkeypatch):
-    monkeypatch.setattr('harmony_app.training.haca3.CHECKS', (1, 2))
+    monkeypatch.setattr('harmony_app.training.haca3.Haca3Training.checks', (1, 2))
     training = Haca3Training(SMALL, sampler(head), sampler(head, artifacts=False))
     batch = draw(sampler(head), 2)
     terms = training.losses(batch, 1, SMALL.eta_first - 0.01)

@@ -112,7 +112,7 @@ def test_pieces_of_different_moments_are_refused(tmp_path):
 
 @pytest.fixture
 def few_checks(monkeypatch):
-    monkeypatch.setattr(haca3, 'CHECKS', (1, 2))
+    monkeypatch.setattr(haca3.Haca3Training, 'checks', (1, 2))
     monkeypatch.setattr('harmony_app.training.transfer.CHECKS', 2)
 
 

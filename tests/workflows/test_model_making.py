@@ -183,7 +183,7 @@ def test_haca3_learns_from_scans_and_phantom(config, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         # standard styles are drawn on the working grid, which the shells have not
         patch.setattr('harmony_app.training.styles.STANDARD', {})
-        patch.setattr('harmony_app.training.haca3.CHECKS', (1, 2))
+        patch.setattr('harmony_app.training.haca3.Haca3Training.checks', (1, 2))
         run(replace(config, method='haca3', phantom=file, model_out=tmp_path / 'model'))
     model = Haca3.load(tmp_path / 'model')
     told = model.metadata['training']
@@ -318,7 +318,7 @@ def test_calamiti_is_trained_on_scans_and_fitted_to_a_site(config, tmp_path, mon
     narrow = UNetConfig((4, 4, 4, 4, 4), (1, 1, 1, 1, 1), norm=False)
     small = replace(calamiti_nets.VARIANTS['compact'], beta=narrow, decoder=narrow)
     monkeypatch.setitem(calamiti_nets.VARIANTS, 'compact', small)
-    monkeypatch.setattr('harmony_app.training.calamiti.CHECKS', (1, 2))
+    monkeypatch.setattr('harmony_app.training.calamiti.CalamitiTraining.checks', (1, 2))
     # with this seed the one person of site B does not validate
     config = replace(config, random_seed=1)
     run(replace(config, method='calamiti', model_out=tmp_path / 'parent'))
