@@ -7,8 +7,9 @@ from torch import nn
 from torch.nn import functional
 
 from harmony_app.nets.anatomy import AnatomyNets
+from harmony_app.nets.discriminator import Discriminator
 from harmony_app.nets.encoders import ThetaEncoder, compress
-from harmony_app.nets.masked import MaskedConv, pool_mask
+from harmony_app.nets.masked import MaskedConv
 from harmony_app.nets.unet import MaskedUNet, UNetConfig
 
 
@@ -101,45 +102,11 @@ class OutputBlock(nn.Module):
         return self.head(self.conv(features, mask)) * mask
 
 
-class Discriminator(nn.Module):
-    """Tells whether an anatomy comes from Site A, place by place: one class, one channel.
-
-    Parameters
-    ----------
-    levels : int
-        Channels of the anatomy.
-    widths : tuple of int
-        Channels of its strided convolutions, which are not normalised.
-    """
-
-    def __init__(self, levels: int, widths: tuple[int, ...]):
-        super().__init__()
-        self.convs = nn.ModuleList(
-            MaskedConv(i, o, norm=False, stride=2)
-            for i, o in zip((levels, *widths[:-1]), widths, strict=True)
-        )
-        self.head = nn.Conv2d(widths[-1], 1, 1)
-
-    def forward(
-        self, anatomy: torch.Tensor, mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Judge anatomies (B, levels, H, W) inside their masks (B, 1, H, W).
-
-        Returns
-        -------
-        logits, mask : Tensor, shape (B, 1, h, w)
-            Of Site A, positive where it is likely, and the places that show something.
-        """
-        for conv in self.convs:
-            mask = pool_mask(mask)
-            anatomy = conv(anatomy, mask)
-        return self.head(anatomy) * mask, mask
-
-
 class CalamitiNets(AnatomyNets):
     """Encoders of anatomy (beta) and contrast (theta), decoder, and discriminator of beta.
 
-    The discriminator serves training and the adaptation to a new site; at use it is idle.
+    The discriminator tells whether an anatomy comes from Site A. It serves training and the
+    adaptation to a new site; at use it is idle.
 
     Parameters
     ----------

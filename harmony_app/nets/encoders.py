@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from harmony_app.nets.masked import MaskedConv, masked_mean, pool_mask
+from harmony_app.nets.masked import MaskedConv, masked_statistics, pool_mask
 
 MULTIPLE = 16
 """Slices have a height and width that is a multiple of this."""
@@ -66,7 +66,7 @@ class ThetaEncoder(nn.Module):
         images = compress(images) * mask
         histogram = self._histogram(images, mask)
         features, coarse = _strided(self.convs, images, mask)
-        pooled = self.norm(_pooled(features, coarse))
+        pooled = self.norm(masked_statistics(features, coarse))
         mean, log_variance = self.head(torch.cat([pooled, histogram], dim=1)).split(
             self.dimension, dim=1
         )
@@ -143,7 +143,7 @@ class EtaEncoder(nn.Module):
         pooled = []
         for stage, widen in zip(self.stages, [*self.down, None], strict=True):
             features = features + stage(features, mask)
-            pooled += [_pooled(features, mask), _weighted(features, dark, mask)]
+            pooled += [masked_statistics(features, mask), _weighted(features, dark, mask)]
             if widen is not None:
                 mask, dark = pool_mask(mask), functional.avg_pool2d(dark, 2)
                 features = widen(features, mask)
@@ -168,16 +168,8 @@ def _strided(convs, features, mask):
     return features, mask
 
 
-def _pooled(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean and standard deviation over the foreground, shape (B, 2 C)."""
-    mean = masked_mean(features, mask)
-    centred = (features - mean[..., None, None]) * mask
-    spread = torch.sqrt(masked_mean(centred.square(), mask) + 1e-6)
-    return torch.cat([mean, spread], dim=1)
-
-
 def _weighted(features: torch.Tensor, weights: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """As :func:`_pooled` with weights (B, 1, H, W); near zero where they have little in sum."""
+    """As :func:`~harmony_app.nets.masked.masked_statistics` with weights (B, 1, H, W); near zero where they have little in sum."""
     total = weights.sum((2, 3)) + 1e-3 * mask.sum((2, 3)) + 1e-3
     mean = (features * weights).sum((2, 3)) / total
     centred = features - mean[..., None, None]

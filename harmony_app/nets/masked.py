@@ -41,6 +41,20 @@ def masked_mean(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return features.sum((2, 3)) / mask.sum((2, 3)).clamp_min(1.0)
 
 
+def masked_statistics(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean and standard deviation over the foreground of every channel, shape (B, 2 C).
+
+    Parameters
+    ----------
+    features, mask : Tensor
+        As for :func:`masked_mean`.
+    """
+    mean = masked_mean(features, mask)
+    centred = (features - mean[..., None, None]) * mask
+    spread = torch.sqrt(masked_mean(centred.square(), mask) + 1e-6)
+    return torch.cat([mean, spread], dim=1)
+
+
 class ForegroundNorm(nn.Module):
     """Instance normalisation by foreground statistics.
 

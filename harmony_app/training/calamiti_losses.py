@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from harmony_app.nets.calamiti import Discriminator
+from harmony_app.nets.discriminator import Discriminator
 from harmony_app.training.distributed import mean_over_ranks
 
 

@@ -1,0 +1,305 @@
+"""The networks of ImUnity (Cackowski 2023, Figure 1, section 2.2) and their named widths.
+
+The generator is a variational autoencoder of two slices. An anatomy encoder of convolutions alone
+gives a map (the latent), a contrast encoder that ends in dense layers gives a vector (theta); both
+joined are decoded by transposed convolutions. No skip connection goes around the latent. The
+discriminator and the modules of sites and of biology serve training alone.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from harmony_app.nets.encoders import ThetaEncoder, compress
+from harmony_app.nets.masked import SLOPE, MaskedConv, masked_statistics, pool_mask
+
+CELL = 4
+"""Edge in pixels of a cell of the latent: its height and width are those of the slice by this."""
+
+NOISELESS = -6.0
+"""Log variance of the latent at the start: noise would hide detail before any is learned."""
+
+
+@dataclass(frozen=True)
+class ImUnityConfig:
+    """Hyper-parameters that fix the shapes of all weights; the paper gives none of them.
+
+    Parameters
+    ----------
+    variant : str
+        Name of the widths.
+    latent : int
+        Channels of the latent. A cell holds 16 pixels: with fewer channels than that detail
+        cannot pass.
+    theta : int
+        Length of the contrast representation.
+    anatomy_width, anatomy_blocks : int
+        Channels and residual blocks of the anatomy encoder, at the resolution of the latent.
+    decoder_width, decoder_blocks : int
+        The same of the decoder.
+    fine : tuple of two int
+        Channels of the decoder at half and at full resolution.
+    theta_widths : tuple of int
+        Channels of the contrast encoder, each half as fine as the last.
+    modulated : bool
+        Whether theta, which is joined to the latent as in the paper, also scales and shifts the
+        channels of every layer of the decoder: ours.
+    fusion_width : int
+        Channels of a fusion network.
+    """
+
+    variant: str
+    latent: int = 24
+    theta: int = 8
+    anatomy_width: int = 80
+    anatomy_blocks: int = 2
+    decoder_width: int = 80
+    decoder_blocks: int = 3
+    fine: tuple[int, int] = (32, 12)
+    theta_widths: tuple[int, ...] = (16, 32, 32, 64)
+    modulated: bool = True
+    fusion_width: int = 8
+
+    def to_dict(self) -> dict:
+        """Plain types for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict) -> 'ImUnityConfig':
+        """Inverse of :meth:`to_dict`; TypeError where a field is unknown."""
+        fields = dict(fields)
+        for name in ('fine', 'theta_widths'):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
+
+
+VARIANTS = {
+    # theta is joined to the latent and nowhere else
+    'paper': ImUnityConfig(
+        'paper',
+        latent=32,
+        theta=16,
+        anatomy_width=128,
+        anatomy_blocks=4,
+        decoder_width=128,
+        decoder_blocks=4,
+        fine=(64, 32),
+        theta_widths=(32, 64, 128, 128),
+        modulated=False,
+    ),
+    'compact': ImUnityConfig('compact'),
+}
+"""Widths by name."""
+
+
+class Residual(nn.Module):
+    """Two convolutions whose result is added to what they were given.
+
+    Parameters
+    ----------
+    width : int
+        Channels.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.first = MaskedConv(width, width, norm=False)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.second.weight.data.mul_(0.3)  # a block begins as a small change
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        mask: torch.Tensor,
+        modulation: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Map (B, width, H, W) to the same shape, zero outside the mask (B, 1, H, W)."""
+        return features + self.second(self.first(features, mask, modulation)) * mask
+
+
+class AnatomyEncoder(nn.Module):
+    """Latent of a slice: mean and log variance of a normal variable in every cell.
+
+    Convolutions alone, so that place is kept. The pixels of a cell become its channels first:
+    nothing is lost, and all width is spent where there are few places. Nothing is normalised,
+    for a crop and the slice that it is of are to have one latent.
+
+    Parameters
+    ----------
+    latent, width, blocks : int
+        As in :class:`ImUnityConfig`.
+    """
+
+    def __init__(self, latent: int, width: int, blocks: int):
+        super().__init__()
+        self.stem = MaskedConv(CELL * CELL, width, norm=False)
+        self.blocks = nn.ModuleList(Residual(width) for _ in range(blocks))
+        self.head = nn.Conv2d(width, 2 * latent, 1)
+        nn.init.constant_(self.head.bias[latent:], NOISELESS)
+
+    def forward(
+        self, images: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encode slices (B, 1, H, W), zero outside their masks; H and W are multiples of 4.
+
+        Returns
+        -------
+        mean, log_variance : Tensor, shape (B, latent, H / 4, W / 4)
+            Zero outside the mask of the cells.
+        """
+        mask = pool_mask(mask, CELL)
+        features = self.stem(functional.pixel_unshuffle(compress(images), CELL), mask)
+        for block in self.blocks:
+            features = block(features, mask)
+        mean, log_variance = (self.head(features) * mask).chunk(2, dim=1)
+        return mean, log_variance.clamp(-12, 4)
+
+
+class Upsampling(nn.Module):
+    """Transposed convolution to twice the resolution, and a convolution there.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.up = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
+        self.conv = MaskedConv(outputs, outputs, norm=False)
+
+    def forward(
+        self,
+        features: torch.Tensor,
+        mask: torch.Tensor,
+        modulation: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, 2 H, 2 W), zero outside the mask of the result."""
+        return self.conv(functional.leaky_relu(self.up(features), SLOPE) * mask, mask, modulation)
+
+
+class Decoder(nn.Module):
+    """Slices of a latent and a theta.
+
+    Parameters
+    ----------
+    config : ImUnityConfig
+    """
+
+    def __init__(self, config: ImUnityConfig):
+        super().__init__()
+        width, (half, full) = config.decoder_width, config.fine
+        self.stem = MaskedConv(config.latent + config.theta, width, norm=False)
+        self.blocks = nn.ModuleList(Residual(width) for _ in range(config.decoder_blocks))
+        self.middle = Upsampling(width, half)
+        self.last = Upsampling(half, full)
+        self.head = nn.Conv2d(full, 1, 1)
+        nn.init.constant_(self.head.bias, 0.5)
+        self.channels = [*[width] * (1 + config.decoder_blocks), half, full]
+        self.modulator = None
+        if config.modulated:
+            self.modulator = nn.Sequential(
+                nn.Linear(config.theta, 48), nn.SiLU(), nn.Linear(48, 2 * sum(self.channels))
+            )
+            # starts as a decoder to which theta is joined and no more
+            nn.init.zeros_(self.modulator[-1].bias)
+            self.modulator[-1].weight.data.mul_(0.1)
+
+    def forward(
+        self, latent: torch.Tensor, mask: torch.Tensor, theta: torch.Tensor
+    ) -> torch.Tensor:
+        """Decode to slices (B, 1, H, W), not negative, zero outside the mask.
+
+        Parameters
+        ----------
+        latent : Tensor, shape (B, latent, H / 4, W / 4)
+        mask : Tensor, shape (B, 1, H, W)
+            Foreground of the slice.
+        theta : Tensor, shape (B, theta)
+        """
+        half, cells = pool_mask(mask), pool_mask(mask, CELL)
+        stem, *blocks, middle, last = self._modulations(theta)
+        spread = theta[:, :, None, None].to(latent.dtype) * cells
+        features = self.stem(torch.cat([latent * cells, spread], dim=1), cells, stem)
+        for block, modulation in zip(self.blocks, blocks, strict=True):
+            features = block(features, cells, modulation)
+        features = self.last(self.middle(features, half, middle), mask, last)
+        return functional.softplus(self.head(features), beta=10) * mask
+
+    def _modulations(self, theta: torch.Tensor) -> list:
+        """Scale and shift of the channels of every layer; None without a modulator."""
+        if self.modulator is None:
+            return [None] * len(self.channels)
+        parts = self.modulator(theta).split([2 * n for n in self.channels], dim=1)
+        return [part.chunk(2, dim=1) for part in parts]
+
+
+class ImUnityNets(nn.Module):
+    """The generator: encoders of anatomy and contrast, and the decoder.
+
+    Parameters
+    ----------
+    config : ImUnityConfig
+        Widths.
+    """
+
+    def __init__(self, config: ImUnityConfig):
+        super().__init__()
+        self.config = config
+        self.anatomy = AnatomyEncoder(config.latent, config.anatomy_width, config.anatomy_blocks)
+        self.theta = ThetaEncoder(config.theta, config.theta_widths)
+        self.decoder = Decoder(config)
+
+    def decode(
+        self, latent: torch.Tensor, mask: torch.Tensor, theta: torch.Tensor
+    ) -> torch.Tensor:
+        """See :class:`Decoder`."""
+        return self.decoder(latent, mask, theta)
+
+    def translate(
+        self, images: torch.Tensor, mask: torch.Tensor, theta: torch.Tensor
+    ) -> torch.Tensor:
+        """Slices (B, 1, H, W) brought to the contrasts theta (B, theta), without any noise."""
+        return self.decode(self.anatomy(images, mask)[0], mask, theta)
+
+
+class LatentModule(nn.Module):
+    """Reads labels off a latent: the module of sites, and that of biology (Figure 1).
+
+    A strided convolution, means and standard deviations over the foreground, and dense layers.
+
+    Parameters
+    ----------
+    inputs : int
+        Channels of the latent.
+    outputs : int
+        Logits of the sites, or one number for each biological feature.
+    theta : int
+        Length of the contrast representation where it is read too, else 0.
+    width : int
+        Channels of its hidden layers.
+    """
+
+    def __init__(self, inputs: int, outputs: int, theta: int = 0, width: int = 32):
+        super().__init__()
+        self.conv = MaskedConv(inputs, width, norm=False, stride=2)
+        self.head = nn.Sequential(
+            nn.Linear(2 * (inputs + width) + theta, width),
+            nn.LeakyReLU(SLOPE),
+            nn.Linear(width, outputs),
+        )
+
+    def forward(
+        self, latent: torch.Tensor, mask: torch.Tensor, theta: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Read (B, outputs) off latents (B, inputs, H / 4, W / 4), masks of slices, and thetas."""
+        cells = pool_mask(mask, CELL)
+        coarse = pool_mask(cells)
+        read = [
+            masked_statistics(latent, cells),
+            masked_statistics(self.conv(latent, coarse), coarse),
+        ]
+        return self.head(torch.cat(read if theta is None else [*read, theta], dim=1))
