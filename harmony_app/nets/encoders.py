@@ -169,7 +169,7 @@ def _strided(convs, features, mask):
 
 
 def _weighted(features: torch.Tensor, weights: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """As :func:`~harmony_app.nets.masked.masked_statistics` with weights (B, 1, H, W); near zero where they have little in sum."""
+    """As :func:`masked_statistics` with weights (B, 1, H, W); near zero where they sum to little."""
     total = weights.sum((2, 3)) + 1e-3 * mask.sum((2, 3)) + 1e-3
     mean = (features * weights).sum((2, 3)) / total
     centred = features - mean[..., None, None]

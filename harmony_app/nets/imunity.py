@@ -142,15 +142,16 @@ class AnatomyEncoder(nn.Module):
     def forward(
         self, images: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode slices (B, 1, H, W), zero outside their masks; H and W are multiples of 4.
+        """Encode slices (B, 1, H, W) inside their masks; H and W are multiples of 4.
 
         Returns
         -------
         mean, log_variance : Tensor, shape (B, latent, H / 4, W / 4)
             Zero outside the mask of the cells.
         """
+        pixels = functional.pixel_unshuffle(compress(images) * mask, CELL)
         mask = pool_mask(mask, CELL)
-        features = self.stem(functional.pixel_unshuffle(compress(images), CELL), mask)
+        features = self.stem(pixels, mask)
         for block in self.blocks:
             features = block(features, mask)
         mean, log_variance = (self.head(features) * mask).chunk(2, dim=1)

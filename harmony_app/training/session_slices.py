@@ -73,12 +73,54 @@ class SessionSlices:
         ]
 
 
-class _Draw(CropDraw):
-    """One example of a real session."""
+class SessionDraw(CropDraw):
+    """Slices of sessions, all from one generator.
+
+    Parameters
+    ----------
+    sampler : SessionSlices
+    rng : numpy.random.Generator
+        Draws everything.
+    """
 
     def __init__(self, sampler: SessionSlices, rng: np.random.Generator):
         super().__init__(sampler.size, rng)
         self.sampler = sampler
+
+    def slices(
+        self, index: int, scans: Sequence[CachedScan]
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """Crops of some scans (S, size, size), what they show, and the brain, bool."""
+        session = self.sampler.sessions[index]
+        volumes = [scan.data()[None] for scan in scans] + [scan.shown()[None] for scan in scans]
+        volumes.append(session.maps()[:1])
+        for _ in range(TRIES):
+            stack = self.crop(volumes, self.sampler.inside[index]).numpy()
+            images = [np.clip(image, 0, None) for image in stack[: len(scans)]]
+            shown = stack[len(scans) : -1] > 127
+            if shown.all(axis=0).mean() >= LEAST:
+                break
+        return images, shown, stack[-1] > 127
+
+    def style(
+        self, index: int, target: CachedScan, stripped: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Another slice of the target's volume, or of its contrast at the same site.
+
+        Its intensities, the head or brain in it, and its field of view.
+        """
+        rng = self.rng
+        alike = self.sampler.alike(target) if rng.random() < 0.3 else []
+        if alike:
+            index, target = alike[int(rng.integers(len(alike)))]
+        (image,), (shown,), brain = self.slices(index, [target])
+        if stripped:
+            return image, shown & brain, shown & brain
+        return image, shown, measured_part(image) | shown
+
+
+class _Draw(SessionDraw):
+    """One example of a real session."""
 
     def sample(self) -> tuple[dict[str, np.ndarray], str | None]:
         """Fields of the batch by name, and the site of the sources."""
@@ -93,7 +135,7 @@ class _Draw(CropDraw):
             curves = {}
         stripped = rng.random() < 0.25
         scans = [*sources, target]
-        images, shown, brain = self._slice(index, scans)
+        images, shown, brain = self.slices(index, scans)
         if stripped:
             shown = shown & brain
         fields = [measured_part(image) | seen for image, seen in zip(images, shown, strict=True)]
@@ -122,7 +164,7 @@ class _Draw(CropDraw):
             given[1], masks[1], views[1] = given[0], masks[0], views[0]
             severities = (severities[0],) * 2
 
-        style, style_mask, style_view = self._style(index, target, stripped)
+        style, style_mask, style_view = self.style(index, target, stripped)
         style = self._remap(style, target, curves)
         kind, seed = draw_kind(rng)
         severity = np.sort(rng.random(2)).astype(np.float32)
@@ -160,37 +202,6 @@ class _Draw(CropDraw):
             s for s in scans if s.contrast not in (first.contrast, second.contrast)
         ]
         return [first, second], choices[int(rng.integers(len(choices)))]
-
-    def _slice(
-        self, index: int, scans: Sequence[CachedScan]
-    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """Crops of some scans (S, size, size), what they show, and the brain, bool."""
-        session = self.sampler.sessions[index]
-        volumes = [scan.data()[None] for scan in scans] + [scan.shown()[None] for scan in scans]
-        volumes.append(session.maps()[:1])
-        for _ in range(TRIES):
-            stack = self.crop(volumes, self.sampler.inside[index]).numpy()
-            images = [np.clip(image, 0, None) for image in stack[: len(scans)]]
-            shown = stack[len(scans) : -1] > 127
-            if shown.all(axis=0).mean() >= LEAST:
-                break
-        return images, shown, stack[-1] > 127
-
-    def _style(
-        self, index: int, target: CachedScan, stripped: bool
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Another slice of the target's volume, or of its contrast at the same site.
-
-        Its intensities, the head or brain in it, and its field of view.
-        """
-        rng = self.rng
-        alike = self.sampler.alike(target) if rng.random() < 0.3 else []
-        if alike:
-            index, target = alike[int(rng.integers(len(alike)))]
-        (image,), (shown,), brain = self._slice(index, [target])
-        if stripped:
-            return image, shown & brain, shown & brain
-        return image, shown, measured_part(image) | shown
 
     def _remap(self, image: np.ndarray, scan: CachedScan, curves: dict) -> np.ndarray:
         if scan.contrast not in curves:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 import torch
@@ -20,7 +21,26 @@ LEVELS = ('gm', 'deep_gm', 'csf', 'lesion', 'vessel', 'marrow', 'fat', 'muscle')
 
 
 @dataclass(frozen=True)
-class Batch:
+class Drawn:
+    """Tensors by name, each with one row for an example; subclasses say which."""
+
+    @classmethod
+    def of(cls, drawn: Mapping[str, np.ndarray]) -> Self:
+        """Batch of one example, its fields without their first axis."""
+        return cls(**{name: torch.from_numpy(np.asarray(v))[None] for name, v in drawn.items()})
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Batches one after the other."""
+        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+    def to(self, device: str) -> Self:
+        """The batch on a device."""
+        return type(self)(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Batch(Drawn):
     """Draws for one step, all float32 and (B, 1, H, W) unless said.
 
     Parameters
@@ -73,17 +93,3 @@ class Batch:
     present: torch.Tensor
     known: torch.Tensor
     seeds: torch.Tensor
-
-    @classmethod
-    def of(cls, drawn: Mapping[str, np.ndarray]) -> 'Batch':
-        """Batch of one example, its fields without their first axis."""
-        return cls(**{name: torch.from_numpy(np.asarray(v))[None] for name, v in drawn.items()})
-
-    @classmethod
-    def join(cls, parts: Sequence['Batch']) -> 'Batch':
-        """Batches one after the other."""
-        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
-
-    def to(self, device: str) -> 'Batch':
-        """The batch on a device."""
-        return type(self)(*(getattr(self, f.name).to(device) for f in fields(self)))

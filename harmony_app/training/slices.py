@@ -75,22 +75,39 @@ def draw_looks(
         The site's, by contrast; a random one for each scan without, and random maps of the
         intensities with it.
     """
-    seed = int(rng.integers(2**62))
-    looks = []
-    for contrast in contrasts:
-        protocol = protocols[contrast] if protocols else random_protocol(contrast, rng)
-        person = torch.Generator().manual_seed(seed)
-        properties = vary_properties(tissue_properties(protocol.field), 0.05, person)
-        factors = random_class_factors(len(TISSUES), 0.03, rng)
-        if not protocols:
-            factors[_OUTSIDE] *= random_class_factors(len(_OUTSIDE), 0.2, rng)
-        signals = signal(protocol, properties) * torch.from_numpy(factors)
-        signals = (signals / signals[_WM]).clamp(max=5.0)
-        curve = None
-        if not protocols and rng.random() < 0.5:
-            curve = random_monotone_map(rng.uniform(0, 0.3), rng)
-        looks.append(Look(contrast, signals, curve, protocol.snr, protocol.bias))
-    return looks
+    person = int(rng.integers(2**62))
+    return [draw_look(c, rng, person, protocols[c] if protocols else None) for c in contrasts]
+
+
+def draw_look(
+    contrast: str, rng: np.random.Generator, person: int, protocol: Protocol | None = None
+) -> Look:
+    """Draw how a contrast looks for one person.
+
+    Parameters
+    ----------
+    contrast : str
+        One of :data:`harmony_app.methods.base.CONTRASTS`.
+    rng : numpy.random.Generator
+        Draws what belongs to the scan.
+    person : int
+        Seed of what belongs to the person.
+    protocol : Protocol, optional
+        A random one, and now and then a random map of the intensities, without.
+    """
+    given = protocol is not None
+    protocol = protocol if given else random_protocol(contrast, rng)
+    generator = torch.Generator().manual_seed(person)
+    properties = vary_properties(tissue_properties(protocol.field), 0.05, generator)
+    factors = random_class_factors(len(TISSUES), 0.03, rng)
+    if not given:
+        factors[_OUTSIDE] *= random_class_factors(len(_OUTSIDE), 0.2, rng)
+    signals = signal(protocol, properties) * torch.from_numpy(factors)
+    signals = (signals / signals[_WM]).clamp(max=5.0)
+    curve = None
+    if not given and rng.random() < 0.5:
+        curve = random_monotone_map(rng.uniform(0, 0.3), rng)
+    return Look(contrast, signals, curve, protocol.snr, protocol.bias)
 
 
 class SliceSampler:
@@ -115,7 +132,7 @@ class SliceSampler:
         self.heads = list(heads)
         self.size = size
         self.artifacts = artifacts
-        self._inside = [
+        self.inside = [
             foreground_points(head.name, head.maps[0], head.fractions) for head in self.heads
         ]
 
@@ -136,100 +153,27 @@ class SliceSampler:
         return _Draw(self, rng, protocols).sample()
 
 
-class _Draw(CropDraw):
-    """One example of the phantom."""
+class SliceDraw(CropDraw):
+    """What an example of the phantom is made of, all from one generator.
 
-    def __init__(
-        self,
-        sampler: SliceSampler,
-        rng: np.random.Generator,
-        protocols: Mapping[str, Protocol] | None,
-    ):
+    Parameters
+    ----------
+    sampler : SliceSampler
+    rng : numpy.random.Generator
+        Draws everything.
+    """
+
+    def __init__(self, sampler: SliceSampler, rng: np.random.Generator):
         super().__init__(sampler.size, rng)
-        self.protocols = protocols
-        self.heads, self.artifacts, self.inside = sampler.heads, sampler.artifacts, sampler._inside
+        self.heads, self.artifacts, self.inside = sampler.heads, sampler.artifacts, sampler.inside
 
-    def sample(self) -> dict[str, np.ndarray]:
-        """Fields of the batch by name."""
-        rng = self.rng
-        person = int(rng.integers(len(self.heads)))
-        stripped = rng.random() < 0.25
-        fractions, brain = self._slice(person)
-        fractions = self._alter(fractions)
-        silhouette = brain if stripped else _silhouette(fractions)
-        if stripped:
-            fractions = fractions * torch.from_numpy(brain.astype(np.float32))
-
-        first, second = (CONTRASTS[i] for i in rng.choice(4, 2, replace=False))
-        wanted = CONTRASTS[int(rng.integers(4))]
-        *looks, target = draw_looks((first, second, wanted), rng, self.protocols)
-        if wanted in (first, second) and rng.random() < 0.3:
-            target = looks[(first, second).index(wanted)]
-
-        rim = int(rng.integers(4))
-        shown = ndimage.binary_dilation(silhouette, iterations=rim) if rim else silhouette
-        # in a volume that is stripped, defaced or cut out the air is zero
-        airy = not stripped and rng.random() < AIR
-        severities = draw_severities(rng) if self.artifacts else (0.0, 0.0)
-        sources, masks, views = [], [], []
-        for look, severity in zip(looks, severities, strict=True):
-            seen = np.ones_like(shown)
-            if self.artifacts:
-                seen = self.field_of_view(seen)
-            mask = shown & seen
-            view = seen if airy else mask
-            image = self._scan(look, look.render(fractions))
-            if severity:
-                kind, seed = draw_kind(rng)
-                image = corrupt(image, kind, severity, seed)
-            sources.append(image * view)
-            masks.append(mask)
-            views.append(view)
-
-        other = person
-        if rng.random() < 0.3 or len(self.heads) == 1:
-            other = int(rng.integers(len(self.heads)))
-        style_fractions, style_brain = self._slice(other)
-        style_fractions = self._alter(style_fractions)
-        style_mask = style_brain if stripped else _silhouette(style_fractions)
-        style_view = np.ones_like(style_mask) if airy else style_mask
-        if stripped:
-            style_fractions = style_fractions * torch.from_numpy(style_brain.astype(np.float32))
-        plain = target.render(style_fractions)
-        style = self._scan(target, plain)
-        clean = style
-        if rng.random() < 0.5:
-            clean = _rician(plain, 0.004 + 0.012 * rng.random(), rng)
-        kind, seed = draw_kind(rng)
-        severity = np.sort(rng.random(2)).astype(np.float32)
-        mild, severe = (corrupt(clean, kind, float(s), seed) for s in severity)
-        return {
-            'sources': np.stack(sources).astype(np.float32),
-            'source_masks': np.stack(masks).astype(np.float32),
-            'views': np.stack([*views, style_view]).astype(np.float32),
-            'target': (_blur(target.render(fractions), 0.3) * shown)[None].astype(np.float32),
-            'anatomy': _anatomy(fractions),
-            'style': (style * style_view)[None].astype(np.float32),
-            'style_mask': style_mask[None].astype(np.float32),
-            'clean': (clean * style_view)[None].astype(np.float32),
-            'mild': (mild * style_view)[None].astype(np.float32),
-            'severe': (severe * style_view)[None].astype(np.float32),
-            'severity': severity,
-            'source_severity': np.array(severities, np.float32),
-            'levels': np.stack([look.levels() for look in (*looks, target)]),
-            'contrasts': np.array([CONTRASTS.index(c) for c in (first, second, wanted)]),
-            'present': np.ones(2, bool),
-            'known': np.float32(1),
-            'seeds': rng.integers(2**62),
-        }
-
-    def _slice(self, person: int) -> tuple[torch.Tensor, np.ndarray]:
+    def tissues(self, person: int) -> tuple[torch.Tensor, np.ndarray]:
         """Fractions (K, size, size) and brain mask of a random, mildly deformed crop."""
         head = self.heads[person]
         stack = self.crop([head.fractions, head.maps[:1]], self.inside[person]) / 255
         return stack[:-1], ndimage.binary_fill_holes(stack[-1].numpy() > 0.5)
 
-    def _alter(self, fractions: torch.Tensor) -> torch.Tensor:
+    def alter(self, fractions: torch.Tensor) -> torch.Tensor:
         """Texture within tissues, and now and then lesions in the white matter."""
         rng = self.rng
         fractions = fractions.clone()
@@ -255,10 +199,10 @@ class _Draw(CropDraw):
                 fractions[_LESION] += moved
         return fractions
 
-    def _scan(self, look: Look, image: np.ndarray) -> np.ndarray:
+    def scan(self, look: Look, image: np.ndarray) -> np.ndarray:
         """Blur, residual bias, noise and a white-matter peak that is slightly off."""
         rng = self.rng
-        image = _blur(image, rng.uniform(0, 0.8))
+        image = blur(image, rng.uniform(0, 0.8))
         if rng.random() < 0.25:
             image = ndimage.gaussian_filter1d(
                 image, rng.uniform(0.5, 2.2), axis=int(rng.integers(2))
@@ -267,11 +211,98 @@ class _Draw(CropDraw):
         image = image * np.exp(0.3 * look.bias * field) * np.float32(rng.uniform(0.95, 1.05))
         noisy = _rician(image, 1 / look.snr, rng)
         if rng.random() < 0.5:
-            noisy = _blur(noisy, rng.uniform(0.2, 0.6))  # resampling smooths the noise too
+            noisy = blur(noisy, rng.uniform(0.2, 0.6))  # resampling smooths the noise too
         return np.clip(noisy, 0, 6)
 
 
-def _silhouette(fractions: torch.Tensor) -> np.ndarray:
+class _Draw(SliceDraw):
+    """One example of the phantom."""
+
+    def __init__(
+        self,
+        sampler: SliceSampler,
+        rng: np.random.Generator,
+        protocols: Mapping[str, Protocol] | None,
+    ):
+        super().__init__(sampler, rng)
+        self.protocols = protocols
+
+    def sample(self) -> dict[str, np.ndarray]:
+        """Fields of the batch by name."""
+        rng = self.rng
+        person = int(rng.integers(len(self.heads)))
+        stripped = rng.random() < 0.25
+        fractions, brain = self.tissues(person)
+        fractions = self.alter(fractions)
+        silhouette = brain if stripped else silhouette_of(fractions)
+        if stripped:
+            fractions = fractions * torch.from_numpy(brain.astype(np.float32))
+
+        first, second = (CONTRASTS[i] for i in rng.choice(4, 2, replace=False))
+        wanted = CONTRASTS[int(rng.integers(4))]
+        *looks, target = draw_looks((first, second, wanted), rng, self.protocols)
+        if wanted in (first, second) and rng.random() < 0.3:
+            target = looks[(first, second).index(wanted)]
+
+        rim = int(rng.integers(4))
+        shown = ndimage.binary_dilation(silhouette, iterations=rim) if rim else silhouette
+        # in a volume that is stripped, defaced or cut out the air is zero
+        airy = not stripped and rng.random() < AIR
+        severities = draw_severities(rng) if self.artifacts else (0.0, 0.0)
+        sources, masks, views = [], [], []
+        for look, severity in zip(looks, severities, strict=True):
+            seen = np.ones_like(shown)
+            if self.artifacts:
+                seen = self.field_of_view(seen)
+            mask = shown & seen
+            view = seen if airy else mask
+            image = self.scan(look, look.render(fractions))
+            if severity:
+                kind, seed = draw_kind(rng)
+                image = corrupt(image, kind, severity, seed)
+            sources.append(image * view)
+            masks.append(mask)
+            views.append(view)
+
+        other = person
+        if rng.random() < 0.3 or len(self.heads) == 1:
+            other = int(rng.integers(len(self.heads)))
+        style_fractions, style_brain = self.tissues(other)
+        style_fractions = self.alter(style_fractions)
+        style_mask = style_brain if stripped else silhouette_of(style_fractions)
+        style_view = np.ones_like(style_mask) if airy else style_mask
+        if stripped:
+            style_fractions = style_fractions * torch.from_numpy(style_brain.astype(np.float32))
+        plain = target.render(style_fractions)
+        style = self.scan(target, plain)
+        clean = style
+        if rng.random() < 0.5:
+            clean = _rician(plain, 0.004 + 0.012 * rng.random(), rng)
+        kind, seed = draw_kind(rng)
+        severity = np.sort(rng.random(2)).astype(np.float32)
+        mild, severe = (corrupt(clean, kind, float(s), seed) for s in severity)
+        return {
+            'sources': np.stack(sources).astype(np.float32),
+            'source_masks': np.stack(masks).astype(np.float32),
+            'views': np.stack([*views, style_view]).astype(np.float32),
+            'target': (blur(target.render(fractions), 0.3) * shown)[None].astype(np.float32),
+            'anatomy': _anatomy(fractions),
+            'style': (style * style_view)[None].astype(np.float32),
+            'style_mask': style_mask[None].astype(np.float32),
+            'clean': (clean * style_view)[None].astype(np.float32),
+            'mild': (mild * style_view)[None].astype(np.float32),
+            'severe': (severe * style_view)[None].astype(np.float32),
+            'severity': severity,
+            'source_severity': np.array(severities, np.float32),
+            'levels': np.stack([look.levels() for look in (*looks, target)]),
+            'contrasts': np.array([CONTRASTS.index(c) for c in (first, second, wanted)]),
+            'present': np.ones(2, bool),
+            'known': np.float32(1),
+            'seeds': rng.integers(2**62),
+        }
+
+
+def silhouette_of(fractions: torch.Tensor) -> np.ndarray:
     """Filled outline of the head, bool."""
     return ndimage.binary_fill_holes(fractions.sum(0).numpy() > 0.3)
 
@@ -283,7 +314,8 @@ def _anatomy(fractions: torch.Tensor) -> np.ndarray:
     return torch.stack(levels).numpy()
 
 
-def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
+def blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur of an image; none where its standard deviation is below a quarter pixel."""
     return image if sigma < 0.25 else ndimage.gaussian_filter(image, sigma, truncate=3)
 
 
