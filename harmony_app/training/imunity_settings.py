@@ -1,0 +1,99 @@
+"""What a training of ImUnity is told."""
+
+from dataclasses import dataclass
+
+from harmony_app.errors import OptionError
+from harmony_app.training.base import LoopSettings
+
+LOOP = LoopSettings(
+    minutes=60.0,
+    batch=4,
+    rate=1.5e-3,
+    warm_steps=100,
+    plateau=0.33,
+    # the losses are weighted as in equation 4, so gradients are a hundred times those of an L1
+    clip=100.0,
+    average=0.99,
+    validation_steps=500,
+    checkpoint_minutes=5.0,
+)
+"""What the loop is told unless asked otherwise."""
+
+UNLEARNED = ('anatomy', 'latent')
+"""What the module of sites reads: the latent of the anatomy, or theta with it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Widths, crops, draws, and the weights of the losses (equation 4).
+
+    The weights are those of the paper (section 2.3). The draws are wider than its own, which
+    are ``gammas=1, maps=0, protocols=0, others=0, t1w=1, edges=0`` and ``unlearned='latent'``.
+
+    Parameters
+    ----------
+    variant : str
+        Widths, a name in :data:`harmony_app.nets.imunity.VARIANTS`.
+    size : int
+        Edge of the crops.
+    adversarial, confusion, biological, reconstruction, kl : float
+        Lambda 1 to 5: of what the discriminator, the module of sites and the module of biology
+        tell the generator, of the L1 to the slice to make, and of the KL divergence.
+    edges : float
+        Share in the reconstruction of the L1 of differences of neighbours: ours.
+    discriminator, sites : float
+        Weights of the losses of the discriminator and of the module of sites themselves; no
+        other network learns from them, so they set their pace alone.
+    warm : float
+        Share of the budget before the generator hears of either of both.
+    unlearned : str
+        One of :data:`UNLEARNED`. The paper's module is connected to both encoders; but theta is
+        where a target's contrast has to be, so only anatomy is to lose its site here.
+    gamma : tuple of two float
+        Range of the exponents.
+    gammas, maps : float
+        Share of the draws whose contrast is altered by a gamma, and by a random monotone map,
+        which is our addition of the kind that the paper's discussion asks for.
+    map_strength : float
+        Strongest map, as for :func:`harmony_app.training.randomize.random_monotone_map`.
+    protocols : float
+        Share of the phantom's draws in which the contrast slice, and so the slice to make, is at
+        another protocol than the anatomy slice: ours, for gamma does not turn MPRAGE to SPGR.
+    others : float
+        Share of the phantom's draws whose contrast slice shows another person at that protocol:
+        ours, for a target is as a rule encoded from other people.
+    sited : float
+        Share of the phantom's draws whose anatomy slice is of a named site, which tells the
+        module of sites what to unlearn; the others are at random protocols and tell it nothing.
+    t1w : float
+        Share of T1w among the phantom's draws; the other contrasts share the rest evenly.
+    """
+
+    variant: str = 'compact'
+    size: int = 96
+    adversarial: float = 1.0
+    confusion: float = 1.0
+    biological: float = 1.0
+    reconstruction: float = 100.0
+    kl: float = 1e-3
+    edges: float = 0.5
+    discriminator: float = 1.0
+    sites: float = 1.0
+    warm: float = 0.1
+    unlearned: str = 'anatomy'
+    gamma: tuple[float, float] = (0.5, 1.5)
+    gammas: float = 0.25
+    maps: float = 0.25
+    map_strength: float = 0.3
+    protocols: float = 0.75
+    others: float = 0.3
+    sited: float = 0.5
+    t1w: float = 0.5
+
+    def __post_init__(self):
+        if self.unlearned not in UNLEARNED:
+            raise OptionError(f'unlearned {self.unlearned}: choose one of {", ".join(UNLEARNED)}')
+        if not 0 < self.gamma[0] <= self.gamma[1]:
+            raise OptionError(f'gamma {self.gamma}: a range of exponents lies above 0 and rises')
+        if self.gammas + self.maps > 1:
+            raise OptionError('gammas and maps are shares of all draws: together at most 1')
