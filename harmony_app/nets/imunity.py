@@ -53,9 +53,9 @@ class ImUnityConfig:
     variant: str
     latent: int = 24
     theta: int = 8
-    anatomy_width: int = 80
+    anatomy_width: int = 64
     anatomy_blocks: int = 2
-    decoder_width: int = 80
+    decoder_width: int = 64
     decoder_blocks: int = 3
     fine: tuple[int, int] = (32, 12)
     theta_widths: tuple[int, ...] = (16, 32, 32, 64)
@@ -254,9 +254,7 @@ class ImUnityNets(nn.Module):
         self.theta = ThetaEncoder(config.theta, config.theta_widths)
         self.decoder = Decoder(config)
 
-    def decode(
-        self, latent: torch.Tensor, mask: torch.Tensor, theta: torch.Tensor
-    ) -> torch.Tensor:
+    def decode(self, latent: torch.Tensor, mask: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
         """See :class:`Decoder`."""
         return self.decoder(latent, mask, theta)
 

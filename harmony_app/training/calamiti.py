@@ -10,7 +10,7 @@ from harmony_app.nets.anatomy import sample_anatomy
 from harmony_app.nets.calamiti import VARIANTS, CalamitiNets
 from harmony_app.training import losses
 from harmony_app.training.calamiti_draws import HomePhantom, SiteBatch
-from harmony_app.training.calamiti_losses import judged_by_fixed, site_likelihood, swap_channels
+from harmony_app.training.calamiti_losses import site_likelihood, swap_channels
 from harmony_app.training.calamiti_settings import LOOP, Settings
 from harmony_app.training.calamiti_start import begin_from
 from harmony_app.training.calamiti_validation import example_picture, validate
@@ -101,7 +101,7 @@ class CalamitiTraining(SliceTraining):
         both = shown * batch.present.all(1)[:, None, None, None]
         home = batch.home.repeat_interleave(2)
         learning = nets.discriminator(betas.detach(), masks)
-        fooled = judged_by_fixed(nets.discriminator, betas, masks)
+        fooled = losses.judged_by_fixed(nets.discriminator, betas, masks)
         return {
             'reconstruction': reconstruction + settings.edges * edges,
             'kl': losses.kl_divergence(mean, log_variance),

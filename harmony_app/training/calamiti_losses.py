@@ -3,7 +3,6 @@
 import torch
 from torch.nn import functional
 
-from harmony_app.nets.discriminator import Discriminator
 from harmony_app.training.distributed import mean_over_ranks
 
 
@@ -63,11 +62,3 @@ def site_likelihood(logits: torch.Tensor, mask: torch.Tensor, home: torch.Tensor
         count = mean_over_ranks(places.sum()).clamp_min(1)
         total = total + (functional.logsigmoid(sign * logits) * places).sum() / count
     return total
-
-
-def judged_by_fixed(
-    discriminator: Discriminator, anatomy: torch.Tensor, mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a discriminator says, with a gradient for the anatomy and none for its weights."""
-    fixed = {name: p.detach() for name, p in discriminator.named_parameters()}
-    return torch.func.functional_call(discriminator, fixed, (anatomy, mask))

@@ -51,6 +51,12 @@ def levels_error(read: torch.Tensor, levels: torch.Tensor, known: torch.Tensor) 
     return (error * known).sum() / mean_over_ranks(known.sum()).clamp_min(1)
 
 
+def judged_by_fixed(judge: nn.Module, *given: torch.Tensor):
+    """What a network says, with a gradient for what it is given and none for its weights."""
+    fixed = {name: p.detach() for name, p in judge.named_parameters()}
+    return torch.func.functional_call(judge, fixed, given)
+
+
 class Patchifier(nn.Module):
     """Features of the patches of an anatomy map or an image; used in training only.
 
