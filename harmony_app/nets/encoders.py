@@ -155,6 +155,18 @@ def compress(images: torch.Tensor) -> torch.Tensor:
     return 3 * images / (2 + images.clamp_min(0))
 
 
+def expand(compressed: torch.Tensor) -> torch.Tensor:
+    """Intensities of :func:`compress`, not negative and at most 18.
+
+    Examples
+    --------
+    >>> expand(compress(torch.tensor([0.0, 0.5, 1.0, 4.0]))).tolist()
+    [0.0, 0.5, 1.0, 4.0]
+    """
+    compressed = compressed.clamp(0, 2.7)
+    return 2 * compressed / (3 - compressed)
+
+
 def _local_mean(images: torch.Tensor, mask: torch.Tensor, edge: int) -> torch.Tensor:
     """Mean of the foreground in a square around every pixel."""
     count = functional.avg_pool2d(mask, edge, 1, edge // 2).clamp_min(1e-3)

@@ -12,13 +12,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from harmony_app.nets.encoders import ThetaEncoder, compress
+from harmony_app.nets.contrast import ContrastNets
+from harmony_app.nets.encoders import ThetaEncoder, compress, expand
 from harmony_app.nets.masked import SLOPE, MaskedConv, masked_statistics, pool_mask
 
 CELL = 4
 """Edge in pixels of a cell of the latent: its height and width are those of the slice by this."""
 
-NOISELESS = -6.0
+NOISELESS = -8.0
 """Log variance of the latent at the start: noise would hide detail before any is learned."""
 
 
@@ -123,8 +124,10 @@ class AnatomyEncoder(nn.Module):
     """Latent of a slice: mean and log variance of a normal variable in every cell.
 
     Convolutions alone, so that place is kept. The pixels of a cell become its channels first:
-    nothing is lost, and all width is spent where there are few places. Nothing is normalised,
-    for a crop and the slice that it is of are to have one latent.
+    nothing is lost, and all width is spent where there are few places. The mean is a linear map
+    of them, which begins with the pixels as they are, and what the residual blocks add to it: so
+    training begins with images that are sharp. Nothing is normalised, for a crop and the slice
+    that it is of are to have one latent.
 
     Parameters
     ----------
@@ -136,7 +139,11 @@ class AnatomyEncoder(nn.Module):
         super().__init__()
         self.stem = MaskedConv(CELL * CELL, width, norm=False)
         self.blocks = nn.ModuleList(Residual(width) for _ in range(blocks))
+        self.linear = nn.Conv2d(CELL * CELL, latent, 1, bias=False)
+        nn.init.eye_(self.linear.weight.data[:, :, 0, 0])
         self.head = nn.Conv2d(width, 2 * latent, 1)
+        self.head.weight.data.mul_(0.1)
+        nn.init.zeros_(self.head.bias)
         nn.init.constant_(self.head.bias[latent:], NOISELESS)
 
     def forward(
@@ -154,8 +161,8 @@ class AnatomyEncoder(nn.Module):
         features = self.stem(pixels, mask)
         for block in self.blocks:
             features = block(features, mask)
-        mean, log_variance = (self.head(features) * mask).chunk(2, dim=1)
-        return mean, log_variance.clamp(-12, 4)
+        added, log_variance = (self.head(features) * mask).chunk(2, dim=1)
+        return self.linear(pixels) + added, log_variance.clamp(-12, 4)
 
 
 class Upsampling(nn.Module):
@@ -185,6 +192,10 @@ class Upsampling(nn.Module):
 class Decoder(nn.Module):
     """Slices of a latent and a theta.
 
+    One transposed convolution, which begins with the pixels that the linear map of the encoder
+    began with, gives a first image; to it is added what residual blocks, told by theta, and two
+    more transposed convolutions make of the same latent.
+
     Parameters
     ----------
     config : ImUnityConfig
@@ -198,7 +209,10 @@ class Decoder(nn.Module):
         self.middle = Upsampling(width, half)
         self.last = Upsampling(half, full)
         self.head = nn.Conv2d(full, 1, 1)
-        nn.init.constant_(self.head.bias, 0.5)
+        self.head.weight.data.mul_(0.1)
+        nn.init.zeros_(self.head.bias)
+        self.linear = nn.ConvTranspose2d(config.latent, 1, CELL, stride=CELL, bias=False)
+        nn.init.eye_(self.linear.weight.data.view(config.latent, CELL * CELL))
         self.channels = [*[width] * (1 + config.decoder_blocks), half, full]
         self.modulator = None
         if config.modulated:
@@ -228,7 +242,8 @@ class Decoder(nn.Module):
         for block, modulation in zip(self.blocks, blocks, strict=True):
             features = block(features, cells, modulation)
         features = self.last(self.middle(features, half, middle), mask, last)
-        return functional.softplus(self.head(features), beta=10) * mask
+        first = self.linear(latent * cells)
+        return expand(functional.softplus(first + self.head(features), beta=20)) * mask
 
     def _modulations(self, theta: torch.Tensor) -> list:
         """Scale and shift of the channels of every layer; None without a modulator."""
@@ -238,7 +253,7 @@ class Decoder(nn.Module):
         return [part.chunk(2, dim=1) for part in parts]
 
 
-class ImUnityNets(nn.Module):
+class ImUnityNets(ContrastNets):
     """The generator: encoders of anatomy and contrast, and the decoder.
 
     Parameters
