@@ -194,7 +194,8 @@ class DecoderMethod(DecoderModel):
     def harmonize(self, session: Sequence[Scan], target: Style) -> list[Harmonized]:
         """Bring every scan of the target's contrast to the target; impute it where there is none.
 
-        A scan is encoded once: the next target of the same session finds it encoded.
+        A method that cannot impute gives nothing then. A scan is encoded once: the next target of
+        the same session finds it encoded.
 
         Raises
         ------
@@ -210,6 +211,8 @@ class DecoderMethod(DecoderModel):
         same = [scan for scan in session if scan.contrast == target.contrast]
         others = [scan for scan in session if scan.contrast != target.contrast]
         if not same:
+            if not self.can_impute:
+                return []
             return [self._decoded(self.sources_of(None, others), target, None)]
         if self.detail == 'decoder':
             return [self._decoded(self.sources_of(s, others), target, s) for s in same]

@@ -72,8 +72,6 @@ class ImUnity(DecoderMethod):
             kept.append(latent)
             return self.nets.decode(latent, mask, theta.expand(len(images), -1))
 
-        volumes = translate_volumes(
-            translate, source.scan.working.data, source.mask, self.compute
-        )
+        volumes = translate_volumes(translate, source.scan.working.data, source.mask, self.compute)
         source.latents = kept
         return volumes, source.mask

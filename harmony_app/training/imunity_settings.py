@@ -82,8 +82,8 @@ class Settings:
     warm: float = 0.1
     unlearned: str = 'anatomy'
     gamma: tuple[float, float] = (0.5, 1.5)
-    gammas: float = 0.25
-    maps: float = 0.25
+    gammas: float = 0.15
+    maps: float = 0.15
     map_strength: float = 0.3
     protocols: float = 0.75
     others: float = 0.3
