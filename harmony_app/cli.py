@@ -130,6 +130,7 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
         clean_workdir=arguments.clean_workdir,
         keep_workdir=arguments.keep_workdir,
         phantom=_absolute(arguments.phantom),
+        biology=tuple(dict.fromkeys(arguments.biology)),
         site=arguments.site,
         model_out=_absolute(arguments.model_out),
         minutes=arguments.minutes,

@@ -43,6 +43,14 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         '(of the examples); without preprocessed scans, on them alone',
     )
     group.add_argument(
+        '--biology',
+        nargs='+',
+        default=[],
+        metavar='COLUMN',
+        help='columns of participants.tsv (age, sex, diagnosis) whose information the training is '
+        'to keep; method imunity',
+    )
+    group.add_argument(
         '--site', metavar='NAME', help='site to adapt to, or whose style to keep; every site else'
     )
     group.add_argument(

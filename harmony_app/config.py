@@ -86,6 +86,8 @@ class RunConfig:
         As on the command line.
     phantom : Path or None
         YAML of the phantom to train on.
+    biology : tuple of str
+        Columns of participants.tsv that a training is to keep.
     site : str or None
         Site to adapt to or to measure; None for every site.
     model_out : Path or None
@@ -130,6 +132,7 @@ class RunConfig:
     clean_workdir: bool = False
     keep_workdir: bool = False
     phantom: Path | None = None
+    biology: tuple[str, ...] = ()
     site: str | None = None
     model_out: Path | None = None
     minutes: float | None = None

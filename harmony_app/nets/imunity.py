@@ -44,6 +44,9 @@ class ImUnityConfig:
         Channels of the decoder at half and at full resolution.
     theta_widths : tuple of int
         Channels of the contrast encoder, each half as fine as the last.
+    levels : int
+        Soft levels of anatomy with one intensity each that the decoder adds to its image: ours;
+        0 for none.
     modulated : bool
         Whether theta, which is joined to the latent as in the paper, also scales and shifts the
         channels of every layer of the decoder: ours.
@@ -52,7 +55,7 @@ class ImUnityConfig:
     """
 
     variant: str
-    latent: int = 24
+    latent: int = 32
     theta: int = 8
     anatomy_width: int = 64
     anatomy_blocks: int = 2
@@ -60,6 +63,7 @@ class ImUnityConfig:
     decoder_blocks: int = 3
     fine: tuple[int, int] = (32, 12)
     theta_widths: tuple[int, ...] = (16, 32, 32, 64)
+    levels: int = 5
     modulated: bool = True
     fusion_width: int = 8
 
@@ -77,10 +81,9 @@ class ImUnityConfig:
 
 
 VARIANTS = {
-    # theta is joined to the latent and nowhere else
+    # theta is joined to the latent and goes nowhere else
     'paper': ImUnityConfig(
         'paper',
-        latent=32,
         theta=16,
         anatomy_width=128,
         anatomy_blocks=4,
@@ -88,6 +91,7 @@ VARIANTS = {
         decoder_blocks=4,
         fine=(64, 32),
         theta_widths=(32, 64, 128, 128),
+        levels=0,
         modulated=False,
     ),
     'compact': ImUnityConfig('compact'),
@@ -142,7 +146,9 @@ class AnatomyEncoder(nn.Module):
         self.linear = nn.Conv2d(CELL * CELL, latent, 1, bias=False)
         nn.init.eye_(self.linear.weight.data[:, :, 0, 0])
         self.head = nn.Conv2d(width, 2 * latent, 1)
-        self.head.weight.data.mul_(0.1)
+        # channels that begin as pixels are changed little at first
+        self.head.weight.data[: CELL * CELL].mul_(0.1)
+        self.head.weight.data[latent:].mul_(0.1)
         nn.init.zeros_(self.head.bias)
         nn.init.constant_(self.head.bias[latent:], NOISELESS)
 
@@ -192,9 +198,11 @@ class Upsampling(nn.Module):
 class Decoder(nn.Module):
     """Slices of a latent and a theta.
 
-    One transposed convolution, which begins with the pixels that the linear map of the encoder
-    began with, gives a first image; to it is added what residual blocks, told by theta, and two
-    more transposed convolutions make of the same latent.
+    Residual blocks, told by theta, and transposed convolutions give features at full resolution.
+    What a slice shows is the sum of three: an intensity for each of a few soft levels, which a
+    small network reads off theta; what one transposed convolution makes of the latent, which
+    begins with the pixels that the linear map of the encoder began with; and a linear map of the
+    features.
 
     Parameters
     ----------
@@ -213,6 +221,14 @@ class Decoder(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.linear = nn.ConvTranspose2d(config.latent, 1, CELL, stride=CELL, bias=False)
         nn.init.eye_(self.linear.weight.data.view(config.latent, CELL * CELL))
+        self.levels, self.lookup = None, None
+        if config.levels:
+            self.linear.weight.data.mul_(0.5)  # the levels give the other half
+            self.levels = nn.Conv2d(full, config.levels, 1)
+            self.lookup = nn.Sequential(
+                nn.Linear(config.theta, 32), nn.SiLU(), nn.Linear(32, config.levels)
+            )
+            nn.init.constant_(self.lookup[-1].bias, 0.25)
         self.channels = [*[width] * (1 + config.decoder_blocks), half, full]
         self.modulator = None
         if config.modulated:
@@ -225,8 +241,8 @@ class Decoder(nn.Module):
 
     def forward(
         self, latent: torch.Tensor, mask: torch.Tensor, theta: torch.Tensor
-    ) -> torch.Tensor:
-        """Decode to slices (B, 1, H, W), not negative, zero outside the mask.
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Decode.
 
         Parameters
         ----------
@@ -234,16 +250,28 @@ class Decoder(nn.Module):
         mask : Tensor, shape (B, 1, H, W)
             Foreground of the slice.
         theta : Tensor, shape (B, theta)
+
+        Returns
+        -------
+        image : Tensor, shape (B, 1, H, W)
+            Not negative, zero outside the mask.
+        logits : Tensor, shape (B, levels, H, W), or None
+            Of the soft levels; None for a decoder without them.
         """
         half, cells = pool_mask(mask), pool_mask(mask, CELL)
         stem, *blocks, middle, last = self._modulations(theta)
+        latent = latent * cells
         spread = theta[:, :, None, None].to(latent.dtype) * cells
-        features = self.stem(torch.cat([latent * cells, spread], dim=1), cells, stem)
+        features = self.stem(torch.cat([latent, spread], dim=1), cells, stem)
         for block, modulation in zip(self.blocks, blocks, strict=True):
             features = block(features, cells, modulation)
         features = self.last(self.middle(features, half, middle), mask, last)
-        first = self.linear(latent * cells)
-        return expand(functional.softplus(first + self.head(features), beta=20)) * mask
+        image, logits = self.linear(latent) + self.head(features), None
+        if self.levels is not None:
+            logits = self.levels(features)
+            shown = torch.softmax(logits, dim=1)
+            image = image + torch.einsum('blhw,bl->bhw', shown, self.lookup(theta))[:, None]
+        return expand(functional.softplus(image, beta=20)) * mask, logits
 
     def _modulations(self, theta: torch.Tensor) -> list:
         """Scale and shift of the channels of every layer; None without a modulator."""
@@ -270,8 +298,8 @@ class ImUnityNets(ContrastNets):
         self.decoder = Decoder(config)
 
     def decode(self, latent: torch.Tensor, mask: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
-        """See :class:`Decoder`."""
-        return self.decoder(latent, mask, theta)
+        """Image of :class:`Decoder`."""
+        return self.decoder(latent, mask, theta)[0]
 
     def translate(
         self, images: torch.Tensor, mask: torch.Tensor, theta: torch.Tensor

@@ -30,6 +30,7 @@ from harmony_app.training.imunity_validation import example_picture, validate
 from harmony_app.training.loop import CHECKPOINT, Loop
 from harmony_app.training.noise import Noise
 from harmony_app.training.options import add_loop_options, loop_settings
+from harmony_app.training.slice_batch import ANATOMY, LEVELS
 from harmony_app.training.slice_scores import draw_checks
 
 GENERATOR = ('adversarial', 'confusion', 'biological', 'reconstruction', 'kl')
@@ -37,6 +38,9 @@ GENERATOR = ('adversarial', 'confusion', 'biological', 'reconstruction', 'kl')
 
 MODULES = ('discriminator', 'sites')
 """Losses of the modules that the generator works against."""
+
+KNOWN = ('tissue', 'levels')
+"""Losses of what is known of the phantom."""
 
 CHECKS = (8, 8)
 """Batches of the validation, and slices of each."""
@@ -69,7 +73,7 @@ class ImUnityTraining(Training):
         Of the initial weights.
     """
 
-    terms = ('loss', *GENERATOR, *MODULES)
+    terms = ('loss', *GENERATOR, *KNOWN, *MODULES)
     score = 'psnr_all'
 
     def __init__(
@@ -90,7 +94,14 @@ class ImUnityTraining(Training):
             network = ImUnityNets(VARIANTS[settings.variant])
             latent = network.config.latent
             theta = network.config.theta if settings.unlearned == 'latent' else 0
-            helpers: dict[str, torch.nn.Module] = {'discriminator': Discriminator(1, DISCRIMINATOR)}
+            helpers: dict[str, torch.nn.Module] = {
+                'discriminator': Discriminator(1, DISCRIMINATOR),
+                'levels': torch.nn.Sequential(
+                    torch.nn.Linear(network.config.theta, 32),
+                    torch.nn.SiLU(),
+                    torch.nn.Linear(32, len(LEVELS)),
+                ),
+            }
             if len(self.sites) > 1:
                 helpers['sites'] = LatentModule(latent, len(self.sites), theta)
             if self.features:
@@ -117,7 +128,9 @@ class ImUnityTraining(Training):
         weights = asdict(self.settings)
         if done < self.settings.warm:
             weights['adversarial'] = weights['confusion'] = 0.0
-        return {'loss': sum(weights[name] * terms[name] for name in (*GENERATOR, *MODULES))} | terms
+        for name in KNOWN:
+            weights[name] *= max(0.1, 1 - 0.9 * done / self.settings.tissue_until)
+        return {'loss': sum(weights[name] * terms[name] for name in self.terms[1:])} | terms
 
     def compute_terms(self, batch: Pair) -> dict[str, torch.Tensor]:
         """Every loss on a batch, not weighted, by name."""
@@ -126,7 +139,7 @@ class ImUnityTraining(Training):
         mean, log_variance = (v.float() for v in nets.theta(batch.style, batch.style_mask))
         theta = mean + noise.normal(mean.shape[1]) * torch.exp(0.5 * log_variance)
         drawn = latent + noise.normal(*latent.shape[1:]) * torch.exp(0.5 * spread)
-        result = nets.decode(drawn, batch.mask, theta)
+        result, logits = nets.decoder(drawn, batch.mask, theta)
 
         # bright fluid would outweigh all brain: above white matter the error is relative
         importance = batch.mask / batch.target.clamp_min(1.0)
@@ -148,9 +161,18 @@ class ImUnityTraining(Training):
             'biological': self._biological(latent, batch),
             'reconstruction': reconstruction + self.settings.edges * edges,
             'kl': 0.5 * (divergence + losses.kl_divergence(mean, log_variance)),
+            'tissue': self._tissue(logits, batch),
+            'levels': losses.levels_error(self.helpers['levels'](mean), batch.levels, batch.known),
             'discriminator': learned,
             'sites': sites,
         }
+
+    def _tissue(self, logits: torch.Tensor | None, batch: Pair) -> torch.Tensor:
+        """Cross entropy of the soft levels against the tissues; 0 where there are others or none."""
+        if logits is None or logits.shape[1] != len(ANATOMY):
+            return batch.mask.new_zeros(())
+        known = batch.mask * batch.known[:, None, None, None]
+        return losses.soft_cross_entropy(logits.float(), batch.anatomy, known)
 
     def _unlearning(self, latent, theta, batch: Pair) -> tuple[torch.Tensor, torch.Tensor]:
         """Confusion loss of the encoders and loss of the module of sites."""

@@ -19,8 +19,15 @@ from harmony_app.training.heads import Head
 from harmony_app.training.imunity_settings import Settings
 from harmony_app.training.session_slices import SessionDraw, SessionSlices
 from harmony_app.training.sessions import CachedScan, Session
-from harmony_app.training.slice_batch import Drawn
-from harmony_app.training.slices import SliceDraw, SliceSampler, blur, draw_look, silhouette_of
+from harmony_app.training.slice_batch import ANATOMY, LEVELS, Drawn
+from harmony_app.training.slices import (
+    SliceDraw,
+    SliceSampler,
+    anatomy_of,
+    blur,
+    draw_look,
+    silhouette_of,
+)
 
 UNSEEN = ('siteA', 'siteC', 'siteF', 'ge-signa')
 """Sites of the benchmark: never trained on."""
@@ -47,6 +54,12 @@ class Pair(Drawn):
         Number of the site of S1; :data:`NOBODY` where it counts for none.
     biology : Tensor, shape (B, F)
         Biological features of the person; not a number where one is not known.
+    anatomy : Tensor, shape (B, 5, H, W)
+        Fraction of each level of :data:`~harmony_app.training.slice_batch.ANATOMY` in S1.
+    levels : Tensor, shape (B, 8)
+        Intensity of :data:`~harmony_app.training.slice_batch.LEVELS` in S2, bright ones compressed.
+    known : Tensor, shape (B,)
+        1 where ``anatomy`` and ``levels`` are the truth, 0 where nobody knows it.
     seeds : Tensor, shape (B,), int64
         Of the noise that the training adds.
     """
@@ -59,6 +72,9 @@ class Pair(Drawn):
     contrast: torch.Tensor
     site: torch.Tensor
     biology: torch.Tensor
+    anatomy: torch.Tensor
+    levels: torch.Tensor
+    known: torch.Tensor
     seeds: torch.Tensor
 
 
@@ -141,6 +157,9 @@ class _PhantomPair(SliceDraw):
             'contrast': np.int64(contrast),
             'site': np.int64(site),
             'biology': np.full(self.sampler.features, np.nan, np.float32),
+            'anatomy': anatomy_of(fractions),
+            'levels': wanted.levels(alter),
+            'known': np.float32(1),
             'seeds': rng.integers(2**62),
         }
 
@@ -217,6 +236,9 @@ class _SessionPair(SessionDraw):
             'contrast': np.int64(CONTRASTS.index(scan.contrast)),
             'site': np.int64(sampler.numbers.get(scan.site, NOBODY)),
             'biology': np.float32(sampler.biology.get(session.subject, unknown)),
+            'anatomy': np.zeros((len(ANATOMY), sampler.size, sampler.size), np.float32),
+            'levels': np.zeros(len(LEVELS), np.float32),
+            'known': np.float32(0),
             'seeds': rng.integers(2**62),
         }
         return fields, scan

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harmony_app.training.biology import Biology
 from harmony_app.training.heads import Head
 from harmony_app.training.sessions import Session
 
@@ -50,6 +51,8 @@ class Material:
     heads, held_out : list of Head
         Of the phantom.
     phantom : PhantomConfig or None
+    biology : Biology or None
+        What is to be kept of the people of the sessions.
     """
 
     training: Sequence[Session]
@@ -57,6 +60,7 @@ class Material:
     heads: Sequence[Head]
     held_out: Sequence[Head]
     phantom: PhantomConfig | None
+    biology: Biology | None = None
 
     def shares(self) -> tuple[float, float]:
         """Share of the examples from real sessions and from the phantom."""
@@ -78,6 +82,8 @@ class Material:
                 'scans': {c: sum(scan.contrast == c for scan in scans) for c in contrasts},
                 'sites': sorted({scan.site for scan in scans if scan.site}),
             }
+        if self.biology:
+            told['biology'] = self.biology.describe()
         if self.phantom:
             told['phantom'] = {
                 'share': self.shares()[1],

@@ -17,6 +17,7 @@ _RECIPES = {
     'transfer': 'harmony_app.training.transfer_recipe:TransferRecipe',
     'haca3': 'harmony_app.training.haca3_recipe:Haca3Recipe',
     'calamiti': 'harmony_app.training.calamiti_recipe:CalamitiRecipe',
+    'imunity': 'harmony_app.training.imunity_recipe:ImUnityRecipe',
 }
 
 TRAINED = tuple(_RECIPES)
@@ -34,11 +35,14 @@ class Recipe(ABC):
         What the loop is told unless asked otherwise.
     adapted : tuple of str
         Beginnings of the names of the weights that are fitted to a new site.
+    keeps_biology : bool
+        Whether it learns from what is known of people (``Material.biology``).
     """
 
     method: str
     loop: LoopSettings
     adapted: tuple[str, ...]
+    keeps_biology: bool = False
 
     @abstractmethod
     def training(

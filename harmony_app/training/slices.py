@@ -6,7 +6,7 @@ class factors, residual bias, texture, blur, crops, missing skull), so that a mo
 learned here still sees the style of a real scan.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,10 +51,17 @@ class Look:
         image = torch.tensordot(self.signals, fractions, dims=1).numpy()
         return image if self.curve is None else np.interp(image, *self.curve).astype(np.float32)
 
-    def levels(self) -> np.ndarray:
-        """Intensity of :data:`LEVELS`, bright ones compressed, shape (8,)."""
+    def levels(self, alter: Callable[[np.ndarray], np.ndarray] | None = None) -> np.ndarray:
+        """Intensity of :data:`LEVELS`, bright ones compressed, shape (8,).
+
+        Parameters
+        ----------
+        alter : callable, optional
+            What becomes of the intensities afterwards.
+        """
         values = self.signals[_LEVELS].numpy()
         values = values if self.curve is None else np.interp(values, *self.curve)
+        values = values if alter is None else alter(values)
         return (3 * values / (2 + values)).astype(np.float32)
 
 
@@ -286,7 +293,7 @@ class _Draw(SliceDraw):
             'source_masks': np.stack(masks).astype(np.float32),
             'views': np.stack([*views, style_view]).astype(np.float32),
             'target': (blur(target.render(fractions), 0.3) * shown)[None].astype(np.float32),
-            'anatomy': _anatomy(fractions),
+            'anatomy': anatomy_of(fractions),
             'style': (style * style_view)[None].astype(np.float32),
             'style_mask': style_mask[None].astype(np.float32),
             'clean': (clean * style_view)[None].astype(np.float32),
@@ -307,7 +314,7 @@ def silhouette_of(fractions: torch.Tensor) -> np.ndarray:
     return ndimage.binary_fill_holes(fractions.sum(0).numpy() > 0.3)
 
 
-def _anatomy(fractions: torch.Tensor) -> np.ndarray:
+def anatomy_of(fractions: torch.Tensor) -> np.ndarray:
     """Fractions (K, H, W) summed by level, shape (5, H, W)."""
     levels = [fractions[[TISSUES.index(name) for name in names]].sum(0) for names in ANATOMY]
     levels[0] = levels[0] + (1 - fractions.sum(0)).clamp_min(0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harmony_app.config import RunConfig, digest
-from harmony_app.errors import InputError
+from harmony_app.errors import InputError, OptionError
 from harmony_app.methods.base import Method
 from harmony_app.methods.model_folder import common_metadata
 from harmony_app.training import distributed
@@ -27,7 +27,7 @@ from harmony_app.workflows.model_making import (
     with_lineage,
 )
 from harmony_app.workflows.model_styles import nothing_found, site_styles
-from harmony_app.workflows.training_inputs import find_sessions, read_phantom
+from harmony_app.workflows.training_inputs import biology_of, find_sessions, read_phantom
 
 WORKERS = 8
 """Processes that draw examples ahead, at most."""
@@ -43,9 +43,15 @@ def train(config: RunConfig) -> list[str]:
     ------
     InputError
         Where there is nothing to learn from.
+    OptionError
+        Where the method does not take what is asked for.
     HarmonyError
         Where the training fails.
     """
+    if config.biology and not get_recipe(config.method).keeps_biology:
+        raise OptionError(
+            f'--biology: method {config.method} has no module that keeps it; give --method imunity'
+        )
     out = folder_to_write(config, config.method)
     if config.model is not None:
         parent_model(config)
@@ -117,7 +123,11 @@ def gather(
             folder = phantom.heads or _built_heads(config, phantom, ranks.first)
             heads, held_out = split_heads(folder, config.random_seed)
         ranks.wait()
-    return Material(training, validation, heads, held_out, phantom)
+    biology = None
+    if config.biology:
+        people = sorted({session.subject for session in (*training, *validation)})
+        biology = biology_of(config, people)
+    return Material(training, validation, heads, held_out, phantom, biology)
 
 
 def loop_settings(config: RunConfig, phantom: PhantomConfig | None, device: str) -> LoopSettings:
@@ -167,6 +177,7 @@ def run_folder(config: RunConfig, material: Material) -> Path:
             scan.stem for s in (*material.training, *material.validation) for scan in s.scans
         ],
         'phantom': material.phantom,
+        'biology': config.biology,
     }
     return config.work_dir / f'harmony_app-{config.task}-{config.method}-{digest(told)}'
 

@@ -32,6 +32,7 @@ WITHOUT_EFFECT = {
     'stop_on_first_crash': '--stop-on-first-crash',
     'overwrite': '--overwrite',
     'phantom': '--phantom',
+    'biology': '--biology',
     'site': '--site',
     'model_out': '--model-out',
     'minutes': '--minutes',

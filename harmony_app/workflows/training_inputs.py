@@ -13,6 +13,7 @@ from harmony_app.imaging.grid import SPACE
 from harmony_app.imaging.profile import TISSUES
 from harmony_app.imaging.registration import GOOD_QUALITY
 from harmony_app.methods.base import CONTRASTS
+from harmony_app.training.biology import Biology, read_biology
 from harmony_app.training.material import PhantomConfig
 from harmony_app.training.sessions import ScanFile, SessionFiles
 from harmony_app.workflows.names import session_name
@@ -109,6 +110,34 @@ def find_sessions(config: RunConfig) -> tuple[list[SessionFiles], list[str]]:
 def known_sites(sessions: Sequence[SessionFiles]) -> list[str]:
     """Sites of sessions, each once."""
     return sorted({scan.site for session in sessions for scan in session.scans if scan.site})
+
+
+def biology_of(config: RunConfig, people: Sequence[str]) -> Biology:
+    """What ``participants.tsv`` tells of people in the columns of ``--biology``.
+
+    Parameters
+    ----------
+    config : RunConfig
+        ``bids_dir`` and ``biology`` are used.
+    people : sequence of str
+        Labels without ``sub-``.
+
+    Raises
+    ------
+    InputError
+        Where there is no such table or column, or nobody to tell apart.
+    """
+    path = config.bids_dir / 'participants.tsv'
+    if not people:
+        raise InputError(
+            '--biology: there are no preprocessed scans of people to learn it from; run the '
+            'participant level first, or leave it out'
+        )
+    try:
+        rows = read_table(path)
+    except OSError as error:
+        raise InputError(f'--biology: {path}: {error.strerror}') from error
+    return read_biology(rows, config.biology, people)
 
 
 def white_matter_peaks(files: SessionFiles) -> dict[str, float]:
