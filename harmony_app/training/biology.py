@@ -64,6 +64,10 @@ class Biology:
     features: tuple[Feature, ...]
     people: Mapping[str, tuple[float, ...]]
 
+    def of(self, label: str) -> tuple[float, ...]:
+        """Features of a person; not numbers for one of whom nothing is known."""
+        return self.people.get(label, (math.nan,) * len(self.features))
+
     def describe(self) -> list[dict]:
         """The features for ``model.json``; nothing of the people."""
         return [asdict(feature) for feature in self.features]

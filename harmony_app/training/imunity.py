@@ -1,22 +1,16 @@
 """Train ImUnity: ``python -m harmony_app.training.imunity --heads DIR --out DIR``."""
 
-import argparse
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
 
-import numpy as np
 import torch
 
-from harmony_app.errors import InputError
 from harmony_app.nets.discriminator import Discriminator
 from harmony_app.nets.imunity import VARIANTS, ImUnityNets, LatentModule
-from harmony_app.training import distributed, losses
-from harmony_app.training.base import Training
+from harmony_app.training import losses
 from harmony_app.training.biology import Feature
-from harmony_app.training.crops import check_size
-from harmony_app.training.heads import split_heads
+from harmony_app.training.heads import Head
 from harmony_app.training.imunity_draws import Pair, PhantomPairs, training_sites
 from harmony_app.training.imunity_losses import (
     biological_loss,
@@ -27,11 +21,10 @@ from harmony_app.training.imunity_losses import (
 )
 from harmony_app.training.imunity_settings import LOOP, UNLEARNED, Settings
 from harmony_app.training.imunity_validation import example_picture, validate
-from harmony_app.training.loop import CHECKPOINT, Loop
 from harmony_app.training.noise import Noise
-from harmony_app.training.options import add_loop_options, loop_settings
-from harmony_app.training.slice_batch import ANATOMY, LEVELS
-from harmony_app.training.slice_scores import draw_checks
+from harmony_app.training.slice_batch import ANATOMY
+from harmony_app.training.slice_command import slice_parser, train_slices
+from harmony_app.training.slice_training import SliceTraining
 
 GENERATOR = ('adversarial', 'confusion', 'biological', 'reconstruction', 'kl')
 """Losses of the generator, with lambda 1 to 5 of equation 4."""
@@ -42,95 +35,105 @@ MODULES = ('discriminator', 'sites')
 KNOWN = ('tissue', 'levels')
 """Losses of what is known of the phantom."""
 
-CHECKS = (8, 8)
-"""Batches of the validation, and slices of each."""
-
 DISCRIMINATOR = (16, 32, 32)
 """Channels of the discriminator; the paper calls it a classical CNN."""
 
+ASKED = ('adversarial', 'confusion', 'protocols', 'gammas', 'maps', 'tissue', 'levels')
+"""Settings that the command line of the training takes."""
 
-class ImUnityTraining(Training):
+
+class ImUnityTraining(SliceTraining):
     """Networks and losses of ImUnity.
 
     The paper trains generator, discriminator and module of sites in turn. Here all learn in
     one step, each from its own loss: discriminator and module of sites are given what the
     generator made, and the generator is judged by both as they are.
 
+    Parameters as of its base; examples are :class:`Pair`.
+
     Parameters
     ----------
-    settings : Settings
-    source : object
-        ``draw(rng)`` gives a :class:`Pair` of one example.
-    check : object, optional
-        The same of held-out heads or people; without it nothing is validated.
     sites : sequence of str
         Names of the sites by their numbers; with less than two nothing is unlearned.
     features : sequence of Feature
         What the module of biology learns; there is none without.
-    device : str
-        Of the networks.
-    seed : int
-        Of the initial weights.
     """
 
+    method = 'imunity'
     terms = ('loss', *GENERATOR, *KNOWN, *MODULES)
-    score = 'psnr_all'
+    fading = KNOWN
+    checks = (8, 8)
+    judge = staticmethod(validate)
+    show = staticmethod(example_picture)
+    settings: Settings
 
     def __init__(
         self,
         settings: Settings,
         source: object,
         check: object | None = None,
-        sites: Sequence[str] = (),
-        features: Sequence[Feature] = (),
         device: str = 'cpu',
         seed: int = 1,
+        *,
+        sites: Sequence[str] = (),
+        features: Sequence[Feature] = (),
     ):
-        self.settings, self.source, self.device = settings, source, device
         self.sites, self.features = tuple(sites), tuple(features)
-        self._check, self._checks = check, None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = ImUnityNets(VARIANTS[settings.variant])
-            latent = network.config.latent
-            theta = network.config.theta if settings.unlearned == 'latent' else 0
-            helpers: dict[str, torch.nn.Module] = {
-                'discriminator': Discriminator(1, DISCRIMINATOR),
-                'levels': torch.nn.Sequential(
-                    torch.nn.Linear(network.config.theta, 32),
-                    torch.nn.SiLU(),
-                    torch.nn.Linear(32, len(LEVELS)),
-                ),
-            }
-            if len(self.sites) > 1:
-                helpers['sites'] = LatentModule(latent, len(self.sites), theta)
-            if self.features:
-                helpers['biology'] = LatentModule(latent, len(self.features))
-        # the faster layout for few channels, on the CPU too
-        self.network, *moved = (
-            module.to(device, memory_format=torch.channels_last)
-            for module in (network, *helpers.values())
-        )
-        self.helpers: Mapping[str, torch.nn.Module] = dict(zip(helpers, moved, strict=True))
+        super().__init__(settings, source, check, device, seed)
+
+    def make_network(self) -> ImUnityNets:
+        """The generator."""
+        return ImUnityNets(VARIANTS[self.settings.variant])
+
+    def make_helpers(self, network: ImUnityNets) -> dict[str, torch.nn.Module]:
+        """Discriminator, module of sites and module of biology, and what theta says of tissues."""
+        settings, config = self.settings, network.config
+        helpers: dict[str, torch.nn.Module] = {'reader': losses.levels_reader(config.theta)}
+        if settings.adversarial or settings.discriminator:
+            helpers['discriminator'] = Discriminator(1, DISCRIMINATOR)
+        if len(self.sites) > 1:
+            theta = config.theta if settings.unlearned == 'latent' else 0
+            helpers['sites'] = LatentModule(config.latent, len(self.sites), theta)
+        if self.features:
+            helpers['biology'] = LatentModule(config.latent, len(self.features))
+        return helpers
+
+    @staticmethod
+    def phantom(heads: Sequence[Head], settings: Settings, judged: bool) -> PhantomPairs:
+        """Two slices of a head; nothing is altered or cut off where judged."""
+        return PhantomPairs(heads, settings, training_sites(), judged)
+
+    @classmethod
+    def on_phantom(
+        cls,
+        settings: Settings,
+        heads: Sequence[Head],
+        held_out: Sequence[Head],
+        device: str = 'cpu',
+        seed: int = 1,
+    ) -> 'ImUnityTraining':
+        """The training on heads of the phantom alone, at its sites."""
+        source = cls.phantom(heads, settings, judged=False)
+        check = cls.phantom(held_out, settings, judged=True) if held_out else None
+        return cls(settings, source, check, device, seed, sites=list(training_sites()))
 
     collate = staticmethod(Pair.join)
 
     def describe(self) -> dict:
-        """Settings, for JSON."""
-        return asdict(self.settings) | {
-            'site_names': list(self.sites),
-            'features': [asdict(feature) for feature in self.features],
-        }
+        """Settings, sites and features, for JSON."""
+        features = [asdict(feature) for feature in self.features]
+        return super().describe() | {'site_names': list(self.sites), 'biology': features}
 
     def losses(self, batch: Pair, step: int, done: float) -> dict[str, torch.Tensor]:
         """Every loss by name, and their weighted sum ``loss`` (equation 4)."""
-        terms = self.compute_terms(batch.to(self.device))
-        weights = asdict(self.settings)
+        return self.weighted(self.compute_terms(batch.to(self.device)), done)
+
+    def weights(self, done: float) -> dict[str, float]:
+        """Discriminator and module of sites learn before the generator hears of them."""
+        weights = super().weights(done)
         if done < self.settings.warm:
             weights['adversarial'] = weights['confusion'] = 0.0
-        for name in KNOWN:
-            weights[name] *= max(0.1, 1 - 0.9 * done / self.settings.tissue_until)
-        return {'loss': sum(weights[name] * terms[name] for name in self.terms[1:])} | terms
+        return weights
 
     def compute_terms(self, batch: Pair) -> dict[str, torch.Tensor]:
         """Every loss on a batch, not weighted, by name."""
@@ -146,26 +149,54 @@ class ImUnityTraining(Training):
         reconstruction = losses.masked_l1(result, batch.target, importance)
         edges = losses.edge_l1(result, batch.target, importance)
         divergence = latent_divergence(latent, spread, batch.mask)
-        judge = self.helpers['discriminator']
-        fooled = losses.judged_by_fixed(judge, result, batch.mask)
-        learned = 0.5 * (
-            realness_loss(*judge(batch.target, batch.mask), real=True)
-            + realness_loss(*judge(result.detach(), batch.mask), real=False)
-        )
-        confusion, sites = self._unlearning(latent, mean, batch)
+        read = self.helpers['reader'](mean)
         return {
-            # minus lambda 1 times the loss of the discriminator, of which the half that tells
-            # of real images does not depend on the generator
-            'adversarial': -0.5 * realness_loss(*fooled, real=False),
-            'confusion': confusion,
-            'biological': self._biological(latent, batch),
             'reconstruction': reconstruction + self.settings.edges * edges,
             'kl': 0.5 * (divergence + losses.kl_divergence(mean, log_variance)),
+            'biological': self._biological(latent, batch),
             'tissue': self._tissue(logits, batch),
-            'levels': losses.levels_error(self.helpers['levels'](mean), batch.levels, batch.known),
-            'discriminator': learned,
-            'sites': sites,
+            'levels': losses.levels_error(read, batch.levels, batch.known),
+            **self._adversarial(result, batch),
+            **self._unlearning(latent, mean, batch),
         }
+
+    def _adversarial(self, result: torch.Tensor, batch: Pair) -> dict[str, torch.Tensor]:
+        """Loss of the discriminator, and minus the half of it that the generator works against."""
+        zero = result.new_zeros(())
+        if 'discriminator' not in self.helpers:
+            return {'adversarial': zero, 'discriminator': zero}
+        judge = self.helpers['discriminator']
+        fooled = losses.judged_by_fixed(judge, result, batch.mask)
+        real = realness_loss(*judge(batch.target, batch.mask), real=True)
+        made = realness_loss(*judge(result.detach(), batch.mask), real=False)
+        return {
+            'adversarial': -0.5 * realness_loss(*fooled, real=False),
+            'discriminator': 0.5 * (real + made),
+        }
+
+    def _unlearning(
+        self, latent: torch.Tensor, theta: torch.Tensor, batch: Pair
+    ) -> dict[str, torch.Tensor]:
+        """Loss of the module of sites, and confusion loss of the encoders."""
+        zero = latent.new_zeros(())
+        if 'sites' not in self.helpers:
+            return {'confusion': zero, 'sites': zero}
+        module, given = self.helpers['sites'], [latent, batch.mask]
+        if self.settings.unlearned == 'latent':
+            given.append(theta)
+        confused = losses.judged_by_fixed(module, *given)
+        told = module(*(value.detach() for value in given))
+        return {
+            'confusion': confusion_loss(confused, batch.site),
+            'sites': site_loss(told, batch.site),
+        }
+
+    def _biological(self, latent: torch.Tensor, batch: Pair) -> torch.Tensor:
+        """Loss of the module of biology, from which the encoder learns with it."""
+        if 'biology' not in self.helpers:
+            return latent.new_zeros(())
+        read = self.helpers['biology'](latent, batch.mask)
+        return biological_loss(read, batch.biology, self.features)
 
     def _tissue(self, logits: torch.Tensor | None, batch: Pair) -> torch.Tensor:
         """Cross entropy of the soft levels against the tissues; 0 where there are others or none."""
@@ -174,97 +205,25 @@ class ImUnityTraining(Training):
         known = batch.mask * batch.known[:, None, None, None]
         return losses.soft_cross_entropy(logits.float(), batch.anatomy, known)
 
-    def _unlearning(self, latent, theta, batch: Pair) -> tuple[torch.Tensor, torch.Tensor]:
-        """Confusion loss of the encoders and loss of the module of sites."""
-        if 'sites' not in self.helpers:
-            return latent.new_zeros(()), latent.new_zeros(())
-        module = self.helpers['sites']
-        given = [latent, batch.mask]
-        if self.settings.unlearned == 'latent':
-            given.append(theta)
-        confused = losses.judged_by_fixed(module, *given)
-        told = module(*(value.detach() for value in given))
-        return confusion_loss(confused, batch.site), site_loss(told, batch.site)
-
-    def _biological(self, latent, batch: Pair) -> torch.Tensor:
-        """Loss of the module of biology, from which the encoder learns with it."""
-        if 'biology' not in self.helpers:
-            return latent.new_zeros(())
-        read = self.helpers['biology'](latent, batch.mask)
-        return biological_loss(read, batch.biology, self.features)
-
     def validate(self, network: ImUnityNets) -> dict[str, float]:
-        """See :func:`harmony_app.training.imunity_validation.validate`."""
+        """Metrics of the held-out examples; the module of sites where it reads anatomy alone."""
         if self._check is None:
             return {}
         alone = self.settings.unlearned == 'anatomy'
-        return validate(network, self._held_out(), self.helpers.get('sites') if alone else None)
-
-    def picture(self, network: ImUnityNets) -> np.ndarray | None:
-        """See :func:`harmony_app.training.imunity_validation.example_picture`."""
-        return example_picture(network, self._held_out()[0]) if self._check is not None else None
-
-    def _held_out(self) -> list[Pair]:
-        """The same examples each time."""
-        if self._checks is None:
-            self._checks = draw_checks(self._check, *CHECKS, self.device)
-        return self._checks
-
-    def begin_from(self, folder: Path) -> None:
-        """Start from the generator of a model folder, discriminator and modules fresh."""
-        from harmony_app.methods.imunity import ImUnity
-
-        known = ImUnity.load(folder, self.device).nets
-        if known.config != self.network.config:
-            raise InputError(f'{folder} has other widths than the variant {self.settings.variant}')
-        self.network.load_state_dict(known.state_dict())
+        return validate(network, self.held_out(), self.helpers.get('sites') if alone else None)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Command line of the training on the phantom."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--heads', type=Path, required=True, help='folder of cached heads')
-    parser.add_argument('--out', type=Path, required=True, help='folder of checkpoint and log')
-    parser.add_argument('--size', type=int, default=Settings.size, help='edge of the crops')
-    parser.add_argument('--variant', choices=sorted(VARIANTS), default='compact')
-    for name in ('adversarial', 'confusion', 'protocols', 'gammas', 'maps'):
+    """Command line of the training."""
+    parser = slice_parser(__doc__, Settings(), VARIANTS, LOOP)
+    for name in ASKED:
         default = getattr(Settings, name)
         parser.add_argument(f'--{name}', type=float, default=default, help='see Settings')
     parser.add_argument('--unlearned', choices=UNLEARNED, default=Settings.unlearned)
-    parser.add_argument('--resume', action='store_true', help='continue from the checkpoint')
-    parser.add_argument('--device', default='cpu')
-    add_loop_options(parser, LOOP)
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    check_size(options.size)
-    checkpoint = options.out / CHECKPOINT
-    if checkpoint.exists() and not options.resume:
-        raise InputError(f'{checkpoint} exists: give --resume or another --out')
-    if options.resume and not checkpoint.exists():
-        raise InputError(f'{checkpoint}: no checkpoint to resume from')
-    settings = Settings(
-        variant=options.variant,
-        size=options.size,
-        adversarial=options.adversarial,
-        confusion=options.confusion,
-        protocols=options.protocols,
-        gammas=options.gammas,
-        maps=options.maps,
-        unlearned=options.unlearned,
-    )
-    ranks = distributed.start(options.device)
-    device = ranks.device(options.device)
-    heads, held_out = split_heads(options.heads, options.seed)
-    sites = training_sites()
-    source = PhantomPairs(heads, settings, sites)
-    check = PhantomPairs(held_out, settings, sites, judged=True) if held_out else None
-    training = ImUnityTraining(
-        settings, source, check, list(sites), device=device, seed=options.seed
-    )
-    loop = Loop(training, loop_settings(options, LOOP), options.out, device, ranks)
-    loop.resume()
-    loop.run()
-    distributed.finish()
+    names = ('variant', 'size', 'unlearned', *ASKED)
+    settings = replace(Settings(), **{name: getattr(options, name) for name in names})
+    train_slices(options, LOOP, partial(ImUnityTraining.on_phantom, settings))
 
 
 if __name__ == '__main__':

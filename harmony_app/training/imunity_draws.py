@@ -15,6 +15,7 @@ from scipy import ndimage
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.phantom.sites import Site, load_sites
 from harmony_app.training.alterations import Alteration, draw_alteration
+from harmony_app.training.biology import Biology
 from harmony_app.training.heads import Head
 from harmony_app.training.imunity_settings import Settings
 from harmony_app.training.session_slices import SessionDraw, SessionSlices
@@ -92,8 +93,6 @@ class PhantomPairs(SliceSampler):
     settings : Settings
     sites : mapping of str to Site
         Named sites; their numbers are their places.
-    features : int
-        Biological features, of which nothing is known on the phantom.
     judged : bool
         Held-out draws: nothing is altered or cut off, and every target is at another protocol.
     """
@@ -103,12 +102,10 @@ class PhantomPairs(SliceSampler):
         heads: Sequence[Head],
         settings: Settings,
         sites: Mapping[str, Site],
-        features: int = 0,
         judged: bool = False,
     ):
         super().__init__(heads, settings.size, artifacts=not judged)
-        self.settings, self.sites, self.features = settings, list(sites.values()), features
-        self.judged = judged
+        self.settings, self.sites, self.judged = settings, list(sites.values()), judged
 
     def draw(self, rng: np.random.Generator) -> Pair:
         """Draw a batch of one example."""
@@ -156,7 +153,7 @@ class _PhantomPair(SliceDraw):
             'target': (target * mask)[None].astype(np.float32),
             'contrast': np.int64(contrast),
             'site': np.int64(site),
-            'biology': np.full(self.sampler.features, np.nan, np.float32),
+            'biology': np.full(settings.features, np.nan, np.float32),
             'anatomy': anatomy_of(fractions),
             'levels': wanted.levels(alter),
             'known': np.float32(1),
@@ -172,49 +169,47 @@ class _PhantomPair(SliceDraw):
         return fractions * torch.from_numpy(brain.astype(np.float32)), brain
 
 
-class SessionPairs(SessionSlices):
+class SessionPairs:
     """Draws pairs of slices from the scans of real sessions.
+
+    Held-out scans are altered too, for nothing else tells what they look like in another contrast.
 
     Parameters
     ----------
-    sessions : sequence of Session
-        From the cache.
+    slices : SessionSlices
     settings : Settings
+        Of what is altered.
     numbers : mapping of str to int
         Number of each site.
-    biology : mapping of str to sequence of float
-        Features by label of the person.
-    features : int
-        How many features there are.
-    judged : bool
-        Held-out draws: nothing is cut off. They are altered all the same, for nothing else
-        tells what a scan looks like in another contrast.
+    biology : Biology, optional
+        What is known of the people.
     """
 
     def __init__(
         self,
-        sessions: Sequence[Session],
+        slices: SessionSlices,
         settings: Settings,
         numbers: Mapping[str, int],
-        biology: Mapping[str, Sequence[float]] | None = None,
-        features: int = 0,
-        judged: bool = False,
+        biology: Biology | None = None,
     ):
-        super().__init__(sessions, settings.size, artifacts=not judged)
-        self.settings, self.numbers = settings, dict(numbers)
-        self.biology, self.features = dict(biology or {}), features
+        self.slices, self.settings, self.numbers = slices, settings, dict(numbers)
+        self.biology = biology or Biology((), {})
 
     def draw(self, rng: np.random.Generator) -> Pair:
         """Draw a batch of one example."""
-        return Pair.of(_SessionPair(self, rng).sample()[0])
+        return Pair.of(_SessionPair(self, rng).sample())
 
 
 class _SessionPair(SessionDraw):
     """One example of a real session."""
 
-    def sample(self) -> tuple[dict[str, np.ndarray], CachedScan]:
-        """Fields of a pair by name, without their first axis, and the scan."""
-        rng, sampler = self.rng, self.sampler
+    def __init__(self, pairs: SessionPairs, rng: np.random.Generator):
+        super().__init__(pairs.slices, rng)
+        self.pairs = pairs
+
+    def sample(self) -> dict[str, np.ndarray]:
+        """Fields of a pair by name, without their first axis."""
+        rng, sampler, pairs = self.rng, self.sampler, self.pairs
         index = int(rng.integers(len(sampler.sessions)))
         session = sampler.sessions[index]
         scan = self._scan_of(session)
@@ -225,27 +220,25 @@ class _SessionPair(SessionDraw):
         if sampler.artifacts:
             mask = self.field_of_view(mask)
         style, style_mask, _ = self.style(index, scan, stripped)
-        alter = _alteration(sampler.settings, rng)
-        unknown = np.full(sampler.features, np.nan)
-        fields = {
+        alter = _alteration(pairs.settings, rng)
+        return {
             'source': (image * mask)[None].astype(np.float32),
             'mask': mask[None].astype(np.float32),
             'style': (alter(style) * style_mask)[None].astype(np.float32),
             'style_mask': style_mask[None].astype(np.float32),
             'target': (alter(image) * mask)[None].astype(np.float32),
             'contrast': np.int64(CONTRASTS.index(scan.contrast)),
-            'site': np.int64(sampler.numbers.get(scan.site, NOBODY)),
-            'biology': np.float32(sampler.biology.get(session.subject, unknown)),
-            'anatomy': np.zeros((len(ANATOMY), sampler.size, sampler.size), np.float32),
+            'site': np.int64(pairs.numbers.get(scan.site, NOBODY)),
+            'biology': np.float32(pairs.biology.of(session.subject)),
+            'anatomy': np.zeros((len(ANATOMY), self.size, self.size), np.float32),
             'levels': np.zeros(len(LEVELS), np.float32),
             'known': np.float32(0),
             'seeds': rng.integers(2**62),
         }
-        return fields, scan
 
     def _scan_of(self, session: Session) -> CachedScan:
         """A scan of the session; T1w by its share where there is one."""
-        wanted = CONTRASTS[_draw_contrast(self.sampler.settings.t1w, self.rng)]
+        wanted = CONTRASTS[_draw_contrast(self.pairs.settings.t1w, self.rng)]
         scans = [scan for scan in session.scans if scan.contrast == wanted] or session.scans
         return scans[int(self.rng.integers(len(scans)))]
 

@@ -1,21 +1,18 @@
 """What a training of ImUnity is told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harmony_app.errors import OptionError
-from harmony_app.training.base import LoopSettings
+from harmony_app.training import slice_settings
+from harmony_app.training.slice_settings import SliceSettings
 
-LOOP = LoopSettings(
-    minutes=60.0,
-    batch=4,
+LOOP = replace(
+    slice_settings.LOOP,
     rate=2e-3,
     warm_steps=30,
-    plateau=0.33,
     # the losses are weighted as in equation 4, so gradients are a hundred times those of an L1
     clip=100.0,
-    average=0.99,
     validation_steps=500,
-    checkpoint_minutes=5.0,
 )
 """What the loop is told unless asked otherwise."""
 
@@ -24,7 +21,7 @@ UNLEARNED = ('anatomy', 'latent')
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SliceSettings):
     """Widths, crops, draws, and the weights of the losses (equation 4).
 
     The weights are those of the paper (section 2.3). The draws are wider than its own, which
@@ -36,7 +33,7 @@ class Settings:
     variant : str
         Widths, a name in :data:`harmony_app.nets.imunity.VARIANTS`.
     size : int
-        Edge of the crops.
+        Edge of the crops; a multiple of 16.
     adversarial, confusion, biological, reconstruction, kl : float
         Lambda 1 to 5: of what the discriminator, the module of sites and the module of biology
         tell the generator, of the L1 to the slice to make, and of the KL divergence.
@@ -73,10 +70,11 @@ class Settings:
         Share of the phantom's draws whose anatomy slice is of a named site, which tells the
         module of sites what to unlearn; the others are at random protocols and tell it nothing.
     t1w : float
-        Share of T1w among the phantom's draws; the other contrasts share the rest evenly.
+        Share of T1w among the draws; the other contrasts share the rest evenly.
+    features : int
+        Biological features of a person, of which nothing is known on the phantom.
     """
 
-    variant: str = 'compact'
     size: int = 96
     adversarial: float = 1.0
     confusion: float = 1.0
@@ -99,6 +97,7 @@ class Settings:
     others: float = 0.3
     sited: float = 0.5
     t1w: float = 0.5
+    features: int = 0
 
     def __post_init__(self):
         if self.unlearned not in UNLEARNED:
