@@ -1,4 +1,4 @@
-"""Train the fusion network of HACA3 or CALAMITI: three decoded orientations to the truth, on patches.
+"""Train a fusion network: three decoded orientations to the truth, on patches.
 
 ``python -m harmony_app.training.fusion --heads DIR --checkpoint FILE --out DIR``. The decoder
 is fixed. Blocks of heads are scanned and decoded in three orientations once, and patches of
@@ -15,11 +15,17 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from harmony_app.engine.anatomy import decode_volumes, encode_anatomy, represent
+from harmony_app.engine.anatomy import (
+    decode_volumes,
+    encode_anatomy,
+    represent,
+    translate_volumes,
+)
 from harmony_app.engine.compute import Compute
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.model_folder import write_atomically
 from harmony_app.nets.anatomy import AnatomyNets
+from harmony_app.nets.contrast import ContrastNets
 from harmony_app.nets.fusion import FusionNet
 from harmony_app.training.haca3_weights import read_averaged
 from harmony_app.training.heads import Head, load_heads
@@ -49,7 +55,7 @@ class Block:
 
 
 def draw_block(
-    nets: AnatomyNets,
+    nets: ContrastNets,
     head: Head,
     rng: np.random.Generator,
     compute: Compute,
@@ -58,11 +64,12 @@ def draw_block(
 ) -> Block:
     """Scan a cube of a head in two contrasts and decode it to a third or to one of them.
 
-    Networks without attention are given the first of both alone.
+    Networks without attention are given the first of both alone, and those that keep the contrast
+    (which have no one-hot anatomy) one at another site than that to reach.
 
     Parameters
     ----------
-    nets : AnatomyNets
+    nets : ContrastNets
         Trained.
     head : Head
         Fractions on the working grid.
@@ -87,8 +94,10 @@ def draw_block(
     if contrast is not None:
         here = order.index(contrast)
         order[here], order[place] = order[place], contrast
+    if not isinstance(nets, AnatomyNets):
+        order = [contrast or order[0]] * 3
     looks = draw_looks(order[:3], rng)
-    wanted = looks[place]
+    wanted = looks[place if isinstance(nets, AnatomyNets) else 2]
     scans = []
     for look in looks[:2]:
         scan = look.render(fractions)
@@ -100,7 +109,7 @@ def draw_block(
 
 
 def draw_session_block(
-    nets: AnatomyNets,
+    nets: ContrastNets,
     session: Session,
     rng: np.random.Generator,
     compute: Compute,
@@ -109,11 +118,12 @@ def draw_session_block(
 ) -> Block:
     """Decode a cube of a real session to the contrast of one of its scans, which is the truth.
 
-    Networks without attention are given one scan alone.
+    Networks without attention are given one scan alone; those that keep the contrast are given
+    the very one.
 
     Parameters
     ----------
-    nets : AnatomyNets
+    nets : ContrastNets
         Trained.
     session : Session
         From the cache.
@@ -150,11 +160,13 @@ def draw_session_block(
     ]
     if not truths:
         raise ValueError(f'no scan of {contrast} among those drawn of {session.name}')
-    return _decoded(nets, images[:2], truths[int(rng.integers(len(truths)))], mask, compute)
+    truth = truths[int(rng.integers(len(truths)))]
+    given = images[:2] if isinstance(nets, AnatomyNets) else [truth]
+    return _decoded(nets, given, truth, mask, compute)
 
 
 def fuse_trained(
-    nets: AnatomyNets,
+    nets: ContrastNets,
     heads: Sequence[Head],
     sessions: Sequence[Session],
     *,
@@ -170,7 +182,7 @@ def fuse_trained(
 
     Parameters
     ----------
-    nets : AnatomyNets
+    nets : ContrastNets
         Trained.
     heads, sessions : sequence of Head and of Session
         Blocks are drawn from both in turn; one may be empty.
@@ -222,7 +234,7 @@ def fuse_trained(
 
 
 def _decoded(
-    nets: AnatomyNets,
+    nets: ContrastNets,
     scans: Sequence[np.ndarray],
     truth: np.ndarray,
     mask: np.ndarray,
@@ -231,6 +243,17 @@ def _decoded(
 ) -> Block:
     """Decode scans of a block in three orientations to the style of the truth."""
     style = represent(nets, truth, mask, compute, slices=3)
+    if blur:
+        truth = ndimage.gaussian_filter(truth, blur) * mask
+    if not isinstance(nets, AnatomyNets):
+        theta = torch.tensor([style.theta], dtype=torch.float32, device=compute.device)
+        decoded = translate_volumes(
+            lambda images, shown: nets.translate(images, shown, theta.expand(len(images), -1)),
+            scans[0],
+            mask,
+            compute,
+        )
+        return Block(decoded, truth.astype(np.float32), mask)
     attention = getattr(nets, 'attention', None)
     if attention is None:
         scans, weights = scans[:1], [1.0]
@@ -244,9 +267,7 @@ def _decoded(
             )[0].tolist()
     anatomies = [encode_anatomy(nets, scan, mask, compute) for scan in scans]
     decoded, _ = decode_volumes(nets, anatomies, [mask] * len(scans), weights, style.theta, compute)
-    if blur:
-        truth = ndimage.gaussian_filter(truth, blur)
-    return Block(decoded, (truth * mask).astype(np.float32), mask)
+    return Block(decoded, truth.astype(np.float32), mask)
 
 
 def fusion_error(fusion: FusionNet | None, block: Block, compute: Compute) -> float:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from harmony_app.engine.compute import Compute
 from harmony_app.errors import InputError, OptionError
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.imunity import ImUnity
@@ -18,6 +19,7 @@ from harmony_app.training import imunity_validation, imunity_weights
 from harmony_app.training.alterations import draw_alteration
 from harmony_app.training.base import LoopSettings
 from harmony_app.training.biology import Biology, Feature, read_biology
+from harmony_app.training.fusion import draw_block, fuse_trained
 from harmony_app.training.imunity import ImUnityTraining, main
 from harmony_app.training.imunity_draws import (
     NOBODY,
@@ -178,10 +180,8 @@ def test_the_loss_is_equation_4(head):
     training = trained(head)
     batch = draw(source(head), 3)
     terms = training.losses(batch, 0, 0.9)
-    weights = dict(
-        adversarial=1, confusion=1, biological=1, reconstruction=100, kl=1e-3,
-        discriminator=1, sites=1, tissue=2, levels=2,
-    )  # fmt: skip
+    weights = dict.fromkeys(training.terms[1:], 1) | {'reconstruction': 100, 'kl': 1e-3}
+    weights |= {'tissue': 2, 'levels': 2}  # a tenth is left
     expected = sum(weights[name] * terms[name] for name in weights)
     torch.testing.assert_close(terms['loss'], expected)
     early = training.losses(batch, 0, 0.0)
@@ -434,3 +434,12 @@ def test_the_command_refuses_to_write_over_a_training(tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(b'')
     with pytest.raises(InputError, match='give --resume'):
         main(['--heads', str(tmp_path), '--out', str(tmp_path)])
+
+
+def test_the_fusion_learns_from_scans_of_the_same_contrast(head):
+    torch.manual_seed(0)
+    nets = ImUnityNets(VARIANTS['tiny'])
+    block = draw_block(nets, head, np.random.default_rng(0), Compute(), 32, 'T1w')
+    assert block.decoded.shape == (3, *block.truth.shape)
+    fusion, facts = fuse_trained(nets, [head], [], seed=1, minutes=1, steps=1, blocks=2, edge=32)
+    assert (fusion is not None) == (facts['l1_network'] < facts['l1_median'])
