@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.columns import write_rows
-from benchmarks.compared import DECODER, Compared
+from benchmarks.compared import DECODERS, Compared
 from benchmarks.preprocessed import Preprocessed
 from benchmarks.scoring import Reference
 from benchmarks.study import session_pairs
@@ -84,7 +84,8 @@ def measure(options: argparse.Namespace) -> list[dict]:
     if not people:
         raise OptionError(f'{options.model} has learned from all people of {options.study}')
     name = metadata['method']
-    method = DECODER if name == 'haca3' else name
+    decoder = f'{name}-decoder'
+    method = decoder if decoder in DECODERS else name
     models = {
         'before': Compared(data, (method,), {}),
         'after': Compared(data, (method,), {name: str(options.model.resolve())}),

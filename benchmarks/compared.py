@@ -13,10 +13,13 @@ from harmony_app.methods.model_folder import read_metadata
 from harmony_app.methods.registry import GROUP_METHODS, METHOD_NAMES, get_method, packaged_model
 from harmony_app.training.recipe import TRAINED
 
-DECODER = 'haca3-decoder'
-"""HACA3 with the plain image of its decoder."""
+DECODERS = {f'{method}-decoder': method for method in ('haca3', 'calamiti', 'imunity')}
+"""Methods that end in the transfer, by the name of the row with the plain image of their decoder."""
 
-METHODS = (*METHOD_NAMES, DECODER, *GROUP_METHODS)
+DECODER = 'haca3-decoder'
+"""The decoder of the trials and of the robustness."""
+
+METHODS = (*METHOD_NAMES, *DECODERS, *GROUP_METHODS)
 """All methods that can be compared."""
 
 
@@ -25,8 +28,9 @@ def ready_methods() -> tuple[str, ...]:
     ready = []
     for name in METHODS:
         try:
-            if name in TRAINED:
-                packaged_model(name)
+            method = DECODERS.get(name, name)
+            if method in TRAINED:
+                packaged_model(method)
             ready.append(name)
         except ModelError:
             continue
@@ -67,15 +71,17 @@ def weights_of(models: Mapping[str, str]) -> dict[str, str]:
 def make_method(name: str, models: Mapping[str, str], transfer: Method | None = None) -> Method:
     """A method by its name among :data:`METHODS`; one for groups is not fitted yet.
 
-    ``transfer`` is the last stage of HACA3, the one of the models by default.
+    ``transfer`` is the last stage of those of :data:`DECODERS`, the one of the models by default.
     """
     if name in GROUP_METHODS:
         from importlib import import_module
 
         module, attribute = GROUP_METHODS[name].split(':')
         return getattr(import_module(module), attribute)()
-    method, options = ('haca3', {'detail': 'decoder'}) if name == DECODER else (name, {})
-    if method == 'haca3' and (transfer or 'transfer' in models):
+    method, options = DECODERS.get(name, name), {}
+    if name in DECODERS:
+        options['detail'] = 'decoder'
+    if method in DECODERS.values() and (transfer or 'transfer' in models):
         options['transfer'] = transfer or make_method('transfer', models)
     folder = models.get(method)
     return get_method(method, Path(folder) if folder else None, **options)
@@ -84,8 +90,8 @@ def make_method(name: str, models: Mapping[str, str], transfer: Method | None = 
 class Remembering(Method):
     """A method that gives its last results again for the same scans and profile.
 
-    HACA3 ends in the transfer: beside the method ``transfer`` nothing is computed twice. The
-    order of the scans of other contrasts does not count.
+    Those of :data:`DECODERS` end in the transfer: beside the method ``transfer`` nothing is
+    computed twice. The order of the scans of other contrasts does not count.
     """
 
     def __init__(self, method: Method):
@@ -135,7 +141,7 @@ class Compared:
         one_person: bool = False,
     ):
         self.data, self.names, self.one_person = data, tuple(names), one_person
-        both = 'transfer' in names and 'haca3' in names
+        both = 'transfer' in names and not set(DECODERS.values()).isdisjoint(names)
         shared = Remembering(make_method('transfer', models)) if both else None
         self.methods: dict[str, Method] = {
             name: shared if shared and name == 'transfer' else make_method(name, models, shared)

@@ -6,7 +6,7 @@ holds the scans and the loaded method; what a library brings when it is first us
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.compared import Compared, make_method
+from benchmarks.compared import DECODERS, Compared, make_method
 from benchmarks.preprocessed import Preprocessed
 from benchmarks.sessions import Setup, workplace
 from harmony_app.evaluation.cost import measure_cost
@@ -74,7 +74,7 @@ def networks_of(method: Method):
 
     if method.name == 'transfer':
         return method.network
-    if method.name != 'haca3':
+    if method.name not in DECODERS.values():
         return None
     used = [method.nets, method.fusion if method.detail == 'decoder' else method.transfer.network]
     return nn.ModuleList([module for module in used if module is not None])
@@ -96,6 +96,6 @@ def _ready(
     if name in GROUP_METHODS:
         return compared.fitted(name, contrast, subject), style
     method = make_method(name, by_method)
-    if method.name == 'haca3' and method.detail == 'transfer':
+    if method.name in DECODERS.values() and method.detail == 'transfer':
         _ = method.transfer  # loaded before it is measured
     return method, style

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.compared import DECODER, Compared, make_method
+from benchmarks.compared import DECODERS, Compared, make_method
 from benchmarks.measures import Measures, measure, true_volumes
 from benchmarks.networks import load_network, network_path, train_network
 from benchmarks.preprocessed import Preprocessed
@@ -267,7 +267,7 @@ class _Comparison:
     def _harmonized(self, name: str, target: str, working_only: bool = False) -> Harmonized | None:
         scan, session = self.scan, self.session.scans
         # the decoder's work on a session lasts as long as its scans are the same
-        if working_only and name != DECODER:
+        if working_only and name not in DECODERS:
             place = next(i for i, one in enumerate(session) if one is scan)
             session = self.session.cornered
             scan = session[place]
