@@ -13,7 +13,11 @@ from harmony_app.methods.model_folder import read_metadata
 from harmony_app.methods.registry import GROUP_METHODS, METHOD_NAMES, get_method, packaged_model
 from harmony_app.training.recipe import TRAINED
 
+MEDIAN = 'calamiti-median'
+"""The decoder of CALAMITI without its fusion networks (a row of its Table 3)."""
+
 DECODERS = {f'{method}-decoder': method for method in ('haca3', 'calamiti', 'imunity')}
+DECODERS |= {MEDIAN: 'calamiti'}
 """Methods that end in the transfer, by the name of the row with the plain image of their decoder."""
 
 DECODER = 'haca3-decoder'
@@ -81,6 +85,8 @@ def make_method(name: str, models: Mapping[str, str], transfer: Method | None = 
     method, options = DECODERS.get(name, name), {}
     if name in DECODERS:
         options['detail'] = 'decoder'
+    if name == MEDIAN:
+        options['fusion'] = 'median'
     if method in DECODERS.values() and (transfer or 'transfer' in models):
         options['transfer'] = transfer or make_method('transfer', models)
     folder = models.get(method)

@@ -56,6 +56,8 @@ class Setup:
         Of everything drawn.
     shown : int
         Sessions of which pictures are kept.
+    pairs_only : bool
+        Nothing is brought to the reference site.
     """
 
     bids: Path
@@ -71,6 +73,7 @@ class Setup:
     steps: int
     seed: int
     shown: int
+    pairs_only: bool = False
 
 
 class Workplace:
@@ -198,8 +201,9 @@ class _Comparison:
                 scan.native.data, scan.working.data, notes
             ).items()
         ]
-        self.results.scans.append(self._measured(BEFORE, scan.working.data))
-        self.results.scans[-1]['values'] |= true_volumes(self.anatomy)
+        if not self.setup.pairs_only:
+            self.results.scans.append(self._measured(BEFORE, scan.working.data))
+            self.results.scans[-1]['values'] |= true_volumes(self.anatomy)
         at = {
             s.session
             for s in self.place.data.inputs
@@ -215,6 +219,8 @@ class _Comparison:
                 )
                 continue
             self._pair(target, own)
+        if self.setup.pairs_only:
+            return
         if self.setup.reference not in targets or self.setup.reference not in at:
             for name in self.setup.methods:
                 result = self._harmonized(name, self.setup.reference, working_only=True)
@@ -255,7 +261,7 @@ class _Comparison:
                         )
                     )
             pictures[name] = result.working.data
-            if target == self.setup.reference:
+            if target == self.setup.reference and not self.setup.pairs_only:
                 self._at_reference(name, result)
         pictures |= {'truth': truth.images['mni'], 'limit': images['mni']}
         self._keep(pictures, target)

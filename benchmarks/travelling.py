@@ -85,10 +85,11 @@ def compare(options: argparse.Namespace) -> str:
         pairs=study.pairs,
         one_person=options.one_person,
         reference=_reference(data, study, bool(options.bids)),
-        segmented=tuple(c for c in study.contrasts if c in options.segment),
+        segmented=_segmented(study, options),
         steps=QUICK_STEPS if options.quick else STEPS,
         seed=study.seed,
         shown=SHOWN,
+        pairs_only=options.pairs_only,
     )
     permutations = options.permutations
     if permutations is None:
@@ -152,7 +153,7 @@ def _tables(
     volumes = sites.volume_table(measured, notes)
     told = _classified(out, run, features, permutations, setup.seed, notes)
     # one at a time but in a quick look: what runs beside a method slows it
-    priced = [(method, setup.contrasts[0]) for method in setup.methods]
+    priced = [] if setup.pairs_only else [(m, setup.contrasts[0]) for m in setup.methods]
     costs = list(run_parts(setup.parts, 'cost', priced, partial(method_cost, setup), cost_workers))
     notes += [cost['note'] for cost in costs if 'note' in cost]
     notes = list(dict.fromkeys(notes))
@@ -214,7 +215,9 @@ def _intro(setup: Setup, data: Preprocessed, permutations: int, cost_workers: in
         "for the better; p is Wilcoxon's, corrected by "
         'Holm over the tests of the table. Pairs of one person are not independent, so that p '
         'and the intervals are narrower than new people would make them.',
-        f'Reference site of the second part: {setup.reference}. Tissues of {segmented} are '
+        'Only the first part was measured.'
+        if setup.pairs_only
+        else f'Reference site of the second part: {setup.reference}. Tissues of {segmented} are '
         f'segmented; networks are trained for {setup.steps} steps; sites are shuffled '
         f'{permutations} times; costs are measured {max(1, cost_workers)} at a time.',
     ]
@@ -244,6 +247,12 @@ def _reference(data: Preprocessed, study: Study, foreign: bool) -> str:
     if foreign and study.reference is None:
         return sessions[0]
     raise OptionError(f'nobody was scanned at the reference site {study.reference_session}')
+
+
+def _segmented(study: Study, options: argparse.Namespace) -> tuple[str, ...]:
+    if options.pairs_only:
+        return ()
+    return tuple(c for c in study.contrasts if c in options.segment)
 
 
 def _arrays(path: Path) -> dict:
@@ -284,6 +293,11 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar='N',
         help=f'shuffles of the sites for a p-value ({PERMUTATIONS})',
+    )
+    parser.add_argument(
+        '--pairs-only',
+        action='store_true',
+        help='neither the tables of all scans at one site nor the costs, which take the longest',
     )
     parser.add_argument('--quick', action='store_true', help='two people, two sites, one contrast')
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1)

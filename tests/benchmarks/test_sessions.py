@@ -1,12 +1,13 @@
 """A session under every method, on scans that need no preprocessing."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import gathering, sessions
+from benchmarks import compared, gathering, sessions
 from benchmarks.compared import Remembering
 from benchmarks.report import PAIRS, SITE, answer
 from benchmarks.tables import summarize
@@ -163,3 +164,16 @@ def test_the_last_stage_of_haca3_is_not_computed_twice(study):
     shared.harmonize([scan], replace(style, scans=1))
     shared.harmonize([replace(scan)], replace(style, scans=1))
     assert len(calls) == 3
+
+
+def test_the_median_row_is_calamiti_without_its_networks(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        compared, 'get_method', lambda *args, **options: asked.append((args, options))
+    )
+    compared.make_method('calamiti-median', {'calamiti': 'model'})
+    compared.make_method('calamiti-decoder', {'calamiti': 'model'})
+    assert asked == [
+        (('calamiti', Path('model')), {'detail': 'decoder', 'fusion': 'median'}),
+        (('calamiti', Path('model')), {'detail': 'decoder'}),
+    ]

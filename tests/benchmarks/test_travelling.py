@@ -1,6 +1,7 @@
 """All tables of a study, from scans that need no preprocessing."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -16,8 +17,9 @@ def tables(study, monkeypatch):
     """Function that makes all tables and gives their bytes."""
     monkeypatch.setattr(travelling, 'method_cost', lambda setup, unit: COST)
 
-    def make(folder='parts'):
+    def make(folder='parts', **changes):
         setup, place = study(folder=folder)
+        setup = replace(setup, **changes)
         out = setup.parts.parent
         travelling._tables(out, setup, place.data, 0, 0, 0)
         return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
@@ -46,6 +48,17 @@ def test_every_table_has_its_dictionary_and_its_place_in_the_report(tables):
         assert f'## {title}\n' in report
     assert 'nan' not in report
     assert found['T1w.png'].startswith(b'\x89PNG')
+
+
+def test_pairs_alone_are_the_same_pairs_and_nothing_else(tables):
+    whole, pairs = tables(), tables('alone', pairs_only=True)
+    assert pairs['rows.tsv'] == whole['rows.tsv']
+    for name in ('site_rows', 'scans', 'volumes', 'sites', 'cost'):
+        assert len(pairs[f'{name}.tsv'].splitlines()) <= 1 < len(whole[f'{name}.tsv'].splitlines())
+    report = pairs['report.md'].decode()
+    assert '## RMSE\n' in report
+    assert '## Cost\n' not in report
+    assert 'Only the first part was measured.' in report
 
 
 @pytest.mark.parametrize(
