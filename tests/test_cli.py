@@ -49,10 +49,12 @@ def test_memory_that_is_none(text):
 def test_options_of_training_reach_the_settings(capsys):
     text = '--task train --phantom p.yaml --minutes 1.5 --steps 9 --batch_size 4 --patience 2'
     arguments = ['in', 'out', 'group', *text.split(), '--model-out', 'm', '--site', 'A b']
+    arguments += ['--biology', 'age', 'sex', 'age']
     config = make_config(make_parser().parse_intermixed_args(arguments))
     assert (config.minutes, config.steps, config.batch_size, config.patience) == (1.5, 9, 4, 2)
     assert (config.phantom, config.model_out) == (Path.cwd() / 'p.yaml', Path.cwd() / 'm')
     assert config.site == 'A b'
+    assert config.biology == ('age', 'sex')
     assert RunConfig.from_toml(config.to_toml()) == config
     for wrong in ('0', '-1', 'inf', 'soon'):
         with pytest.raises(SystemExit):

@@ -6,8 +6,10 @@ import torch
 
 from harmony_app.errors import ModelError
 from harmony_app.methods.transfer_features import CONDITION
+from harmony_app.nets import imunity
 from harmony_app.nets.bilateral import TransferConfig, TransferNetwork
 from harmony_app.nets.calamiti import VARIANTS, CalamitiNets
+from harmony_app.nets.imunity import ImUnityNets
 from harmony_app.training.base import LoopSettings
 from harmony_app.training.haca3 import Haca3Training
 from harmony_app.training.haca3_settings import Settings
@@ -34,6 +36,7 @@ def test_parts_are_a_fraction_of_each_network():
         'transfer': TransferNetwork(TransferConfig(condition=CONDITION)),
         'haca3': Haca3Training(Settings(size=32), None).network,
         'calamiti': CalamitiNets(VARIANTS['compact']),
+        'imunity': ImUnityNets(imunity.VARIANTS['compact']),
     }
     assert set(networks) == set(TRAINED)
     for method, network in networks.items():

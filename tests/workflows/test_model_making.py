@@ -19,12 +19,15 @@ from harmony_app.imaging.io import write_volume
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.calamiti import Calamiti
 from harmony_app.methods.haca3 import Haca3
+from harmony_app.methods.imunity import ImUnity
 from harmony_app.methods.transfer import Transfer
 from harmony_app.nets import calamiti as calamiti_nets
+from harmony_app.nets import imunity as imunity_nets
 from harmony_app.nets.haca3 import VARIANTS, Haca3Nets
 from harmony_app.nets.unet import UNetConfig
 from harmony_app.phantom.tissues import TISSUES
 from harmony_app.training import sessions, transfer
+from harmony_app.training.imunity_settings import Settings as Small
 from harmony_app.workflows import model_adaptation
 from harmony_app.workflows.model_making import merge_styles
 from harmony_app.workflows.targets import resolve_targets
@@ -341,6 +344,59 @@ def test_calamiti_is_trained_on_scans_and_fitted_to_a_site(config, tmp_path, mon
     changed = {k for k, v in parent.nets.state_dict().items() if not torch.equal(v, child[k])}
     assert changed
     assert all(key.startswith(('beta_output.', 'theta.head.')) for key in changed)
+
+
+def test_imunity_keeps_biology_and_is_fitted_to_a_site(config, tmp_path, monkeypatch):
+    table = config.bids_dir / 'participants.tsv'
+    rows = [{'participant_id': f'sub-{n}', 'sex': 'MF'[n % 2]} for n in (1, 2, 3)]
+    write_table(table, ['participant_id', 'sex'], rows)
+    narrow = {'anatomy_width': 4, 'decoder_width': 4, 'fine': (4, 4)}
+    small = replace(imunity_nets.VARIANTS['compact'], **narrow)
+    monkeypatch.setitem(imunity_nets.VARIANTS, 'compact', small)
+    name = 'harmony_app.training.imunity.ImUnityTraining'
+    monkeypatch.setattr(f'{name}.checks', (1, 2))
+    monkeypatch.setattr(
+        'harmony_app.training.imunity_recipe.ImUnityRecipe.settings', Small(size=32)
+    )
+    # with this seed the one person of site B does not validate
+    config = replace(config, random_seed=1, method='imunity')
+    run(replace(config, biology=('sex',), model_out=tmp_path / 'parent'))
+    parent = ImUnity.load(tmp_path / 'parent')
+    told = parent.metadata['training']
+    assert told['settings']['site_names'] == ['A', 'B']
+    assert [(f['column'], f['level']) for f in told['biology']] == [('sex', 'F')]
+    assert {s['contrast'] for s in parent.metadata['styles']} == {'T1w', 'T2w'}
+
+    scores = iter((1.0, 2.0))
+    monkeypatch.setattr(f'{name}.validate', lambda self, net: {'psnr_all': next(scores)})
+    monkeypatch.setattr(f'{name}.picture', lambda self, net: None)
+    monkeypatch.setattr(model_adaptation, 'SLOWER', 0.1)
+    wanted = replace(config, task='adapt', site='A', model=tmp_path / 'parent')
+    run(replace(wanted, model_out=tmp_path / 'child'))
+    child = ImUnity.load(tmp_path / 'child').nets.state_dict()
+    changed = {k for k, v in parent.nets.state_dict().items() if not torch.equal(v, child[k])}
+    assert changed
+    assert all(key.startswith(('theta.head.', 'decoder.last.', 'decoder.head.')) for key in changed)
+
+
+@pytest.mark.parametrize(
+    'method, column, error, message',
+    [
+        ('haca3', 'sex', OptionError, 'give --method imunity'),
+        ('imunity', 'age', InputError, 'no column age'),
+        ('imunity', 'hand', InputError, 'has 1 values'),
+    ],
+)
+def test_biology_that_cannot_be_kept_is_refused(config, method, column, error, message):
+    wanted = replace(config, method=method, biology=(column,))
+    with pytest.raises(
+        error, match='give --method imunity' if method == 'haca3' else 'No such file'
+    ):
+        run(wanted)
+    rows = [{'participant_id': f'sub-{n}', 'sex': 'F', 'hand': 'R'} for n in (1, 2, 3)]
+    write_table(config.bids_dir / 'participants.tsv', ['participant_id', 'sex', 'hand'], rows)
+    with pytest.raises(error, match=message):
+        run(wanted)
 
 
 def test_a_new_style_takes_the_place_of_its_namesake(make_style):
