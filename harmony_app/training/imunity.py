@@ -161,7 +161,12 @@ class ImUnityTraining(SliceTraining):
         }
 
     def _adversarial(self, result: torch.Tensor, batch: Pair) -> dict[str, torch.Tensor]:
-        """Loss of the discriminator, and minus the half of it that the generator works against."""
+        """Loss of the discriminator, and what the generator pays for images that it sees through.
+
+        Equation 4 has minus the loss of the discriminator, which has no lower bound: in one
+        training the generator ran away for it. That made images pass as real instead has the
+        same optimum and its gradient does not fade (Goodfellow 2014, section 3).
+        """
         zero = result.new_zeros(())
         if 'discriminator' not in self.helpers:
             return {'adversarial': zero, 'discriminator': zero}
@@ -170,7 +175,7 @@ class ImUnityTraining(SliceTraining):
         real = realness_loss(*judge(batch.target, batch.mask), real=True)
         made = realness_loss(*judge(result.detach(), batch.mask), real=False)
         return {
-            'adversarial': -0.5 * realness_loss(*fooled, real=False),
+            'adversarial': 0.5 * realness_loss(*fooled, real=True),
             'discriminator': 0.5 * (real + made),
         }
 

@@ -189,7 +189,7 @@ def test_the_loss_is_equation_4(head):
     assert early['sites'] > 0
 
 
-def test_a_generator_is_paid_for_what_the_discriminator_takes_as_real(head):
+def test_a_generator_pays_for_what_the_discriminator_sees_through(head):
     training = trained(head)
     batch = draw(source(head), 2)
     judge = training.helpers['discriminator']
@@ -197,7 +197,7 @@ def test_a_generator_is_paid_for_what_the_discriminator_takes_as_real(head):
     for bias in (-2.0, 2.0):
         torch.nn.init.constant_(judge.head.bias, bias)
         paid.append(training.compute_terms(batch)['adversarial'].item())
-    assert paid[1] < paid[0] < 0
+    assert 0 < paid[1] < paid[0]
 
 
 def test_sites_of_nobody_teach_nothing():
