@@ -229,16 +229,23 @@ def measure(
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     """Command line; gives the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add('out', type=Path, help='folder of the table')
-    add('--heads', type=Path, required=True, help='folder of cached heads')
-    add('--on', type=Path, required=True, help='model trained with the module of sites')
-    add('--off', type=Path, help='model trained without it; none is told against it else')
-    add('--names', nargs='+', default=list(TEST), help='heads that no model has seen')
-    add('--people', type=int, default=40, help='half of them with atrophy')
-    add('--loss', type=float, default=0.06, help='share of the brain that atrophy takes')
-    add('--contrast', choices=CONTRASTS, default='T1w')
-    add('--seed', type=int, default=0)
+    parser.add_argument('out', type=Path, help='folder of the table')
+    parser.add_argument('--heads', type=Path, required=True, help='folder of cached heads')
+    parser.add_argument(
+        '--on', type=Path, required=True, help='model trained with the module of sites'
+    )
+    parser.add_argument(
+        '--off', type=Path, help='model trained without it; none is told against it else'
+    )
+    parser.add_argument(
+        '--names', nargs='+', default=list(TEST), help='heads that no model has seen'
+    )
+    parser.add_argument('--people', type=int, default=40, help='half of them with atrophy')
+    parser.add_argument(
+        '--loss', type=float, default=0.06, help='share of the brain that atrophy takes'
+    )
+    parser.add_argument('--contrast', choices=CONTRASTS, default='T1w')
+    parser.add_argument('--seed', type=int, default=0)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     if options.people < 20:

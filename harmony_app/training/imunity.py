@@ -38,8 +38,8 @@ KNOWN = ('tissue', 'levels')
 DISCRIMINATOR = (16, 32, 32)
 """Channels of the discriminator; the paper calls it a classical CNN."""
 
-ASKED = ('adversarial', 'confusion', 'protocols', 'gammas', 'maps', 'tissue', 'levels')
-"""Settings that the command line of the training takes."""
+ASKED = ('adversarial', 'confusion', 'protocols', 'gammas', 'maps', 'unlearned')
+"""Settings that the command line takes beside those of all trainings on slices."""
 
 
 class ImUnityTraining(SliceTraining):
@@ -221,13 +221,17 @@ class ImUnityTraining(SliceTraining):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of the training."""
     parser = slice_parser(__doc__, Settings(), VARIANTS, LOOP)
-    for name in ASKED:
-        default = getattr(Settings, name)
-        parser.add_argument(f'--{name}', type=float, default=default, help='see Settings')
-    parser.add_argument('--unlearned', choices=UNLEARNED, default=Settings.unlearned)
+    usual, add = Settings(), parser.add_argument
+    add('--adversarial', type=float, default=usual.adversarial, help='lambda 1')
+    add('--confusion', type=float, default=usual.confusion, help='lambda 2; 0 unlearns no site')
+    add('--protocols', type=float, default=usual.protocols, help='share at another protocol')
+    add('--gammas', type=float, default=usual.gammas, help='share altered by a gamma')
+    add('--maps', type=float, default=usual.maps, help='share altered by a random map')
+    add('--unlearned', choices=UNLEARNED, default=usual.unlearned, help='what loses the site')
     options = parser.parse_args(arguments)
-    names = ('variant', 'size', 'unlearned', *ASKED)
-    settings = replace(Settings(), **{name: getattr(options, name) for name in names})
+    settings = replace(
+        usual, **{name: getattr(options, name) for name in ('variant', 'size', *ASKED)}
+    )
     train_slices(options, LOOP, partial(ImUnityTraining.on_phantom, settings))
 
 
