@@ -174,10 +174,18 @@ class SliceDraw(CropDraw):
         super().__init__(sampler.size, rng)
         self.heads, self.artifacts, self.inside = sampler.heads, sampler.artifacts, sampler.inside
 
-    def tissues(self, person: int) -> tuple[torch.Tensor, np.ndarray]:
-        """Fractions (K, size, size) and brain mask of a random, mildly deformed crop."""
+    def tissues(self, person: int, axis: int | None = None) -> tuple[torch.Tensor, np.ndarray]:
+        """Fractions (K, size, size) and brain mask of a random, mildly deformed crop.
+
+        Parameters
+        ----------
+        person : int
+            Which head.
+        axis : int, optional
+            That the plane lies across; drawn without.
+        """
         head = self.heads[person]
-        stack = self.crop([head.fractions, head.maps[:1]], self.inside[person]) / 255
+        stack = self.crop([head.fractions, head.maps[:1]], self.inside[person], axis) / 255
         return stack[:-1], ndimage.binary_fill_holes(stack[-1].numpy() > 0.5)
 
     def alter(self, fractions: torch.Tensor) -> torch.Tensor:
@@ -216,7 +224,7 @@ class SliceDraw(CropDraw):
             )
         field = self.smooth(4).numpy()
         image = image * np.exp(0.3 * look.bias * field) * np.float32(rng.uniform(0.95, 1.05))
-        noisy = _rician(image, 1 / look.snr, rng)
+        noisy = rician(image, 1 / look.snr, rng)
         if rng.random() < 0.5:
             noisy = blur(noisy, rng.uniform(0.2, 0.6))  # resampling smooths the noise too
         return np.clip(noisy, 0, 6)
@@ -284,7 +292,7 @@ class _Draw(SliceDraw):
         style = self.scan(target, plain)
         clean = style
         if rng.random() < 0.5:
-            clean = _rician(plain, 0.004 + 0.012 * rng.random(), rng)
+            clean = rician(plain, 0.004 + 0.012 * rng.random(), rng)
         kind, seed = draw_kind(rng)
         severity = np.sort(rng.random(2)).astype(np.float32)
         mild, severe = (corrupt(clean, kind, float(s), seed) for s in severity)
@@ -326,6 +334,7 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     return image if sigma < 0.25 else ndimage.gaussian_filter(image, sigma, truncate=3)
 
 
-def _rician(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+def rician(image: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Magnitude of an image with noise of standard deviation sigma in both channels."""
     real, imaginary = rng.standard_normal((2, *image.shape), np.float32) * np.float32(sigma)
     return np.hypot(image + real, imaginary)
