@@ -22,6 +22,7 @@ from harmony_app.workflows.evaluation_inputs import (
     session_ages,
     travelling_subjects,
 )
+from harmony_app.workflows.evaluation_matched import matched_rows
 from harmony_app.workflows.evaluation_measures import (
     PAIR_METRICS,
     STAGES,
@@ -111,6 +112,7 @@ def evaluate(config: RunConfig, selected: Sequence[Mapping[str, str]]) -> list[s
     }.items():
         tables[name] = rows
         notes += left_out
+    tables['matched'] = matched_rows(tables['pairs'], tables['scans'], tables['volumes'])
     walks, left_out = theta_walks(config, scans)
     notes = merge_notes([*notes, *left_out])
     intensities = [measures.intensities for measures in found]

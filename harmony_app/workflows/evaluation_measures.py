@@ -19,7 +19,7 @@ from harmony_app.workflows.evaluation_inputs import ResultScan, ScanPair
 STAGES = ('before', 'after')
 """Before and after harmonization: ``desc-preproc`` and ``desc-harmonized``."""
 
-PAIR_METRICS = ('ssim', 'psnr', 'rmse', 'pcc')
+PAIR_METRICS = ('ssim', 'psnr', 'rmse', 'pcc', 'gm_dice', 'wm_dice')
 """Metrics of two scans of one person."""
 
 RANGE_PERCENTILE = 99.5
@@ -179,7 +179,8 @@ def measure_pair(root: Path, pair: ScanPair, seed: int) -> PairMeasures:
     -------
     PairMeasures
         ``<metric>_before`` and ``<metric>_after`` for :data:`PAIR_METRICS`, inside the brain
-        that both share. The range of SSIM and PSNR is that of the first scan of the stage.
+        that both share. The range of SSIM and PSNR is that of the first scan of the stage; Dice is
+        that of segmentations of both on the grid of the first, which share its maps.
     """
     from harmony_app.evaluation.metrics import pcc, psnr, rmse, ssim
     from harmony_app.imaging.registration import register_rigid
@@ -217,9 +218,30 @@ def measure_pair(root: Path, pair: ScanPair, seed: int) -> PairMeasures:
                 'pcc': pcc(moved, fixed, shared),
             }
 
-        for name, value in (_attempt(notes, f'{told} {stage}', measure) or {}).items():
-            _keep(values, f'{name}_{stage}', value)
+        def overlap(stage=stage):
+            moved = resample(second.stages[stage], *grid, matrix).data
+            return _overlap([first.stages[stage].data, moved], shared, first.tissues)
+
+        for measured in (measure, overlap):
+            found = _attempt(notes, f'{told} {stage}', measured) or {}
+            for name, value in found.items():
+                _keep(values, f'{name}_{stage}', value)
     return PairMeasures(values, tuple(notes))
+
+
+def _overlap(
+    images: Sequence[np.ndarray], brain: np.ndarray, tissues: np.ndarray
+) -> dict[str, float]:
+    """Dice of grey and white matter in segmentations of two images of one grid."""
+    from harmony_app.evaluation.overlap import dice
+    from harmony_app.evaluation.segmentation import segment_tissues
+
+    labels = [segment_tissues([image], brain, tissues, STEP).labels for image in images]
+    return {
+        f'{tissue.lower()}_dice': dice(*(label == index for label in labels))
+        for index, tissue in enumerate(TISSUES, 1)
+        if tissue != 'CSF'
+    }
 
 
 def site_distances(

@@ -77,6 +77,7 @@ def evaluation_page(
     for name, title, words in (
         ('pairs', 'Pairs of travelling subjects', _PAIRS),
         ('statistics', 'Tests', _TESTS),
+        ('matched', 'Pairs of sites', _MATCHED),
         ('volumes', 'Volumes', _VOLUMES),
         ('sites', 'Sites told apart', _SITES),
         ('scans', 'Scans', ''),
@@ -329,6 +330,11 @@ _PAIRS = (
 _TESTS = (
     'Paired over people: values of one person are averaged first. An interval that leaves out 0 and '
     'a small p (Holm) speak for a change; the column better says which change is an improvement.'
+)
+_MATCHED = (
+    'Every two sites that share people: their scans should look alike (SSIM), their tissues should '
+    'lie on each other (Dice) and have one volume (bias, RMSD), and grey and white matter should '
+    'stay as well apart as they were (AUROC).'
 )
 _VOLUMES = (
     'Volumes of one person at two sites should not differ, and those of repeated sessions differ '

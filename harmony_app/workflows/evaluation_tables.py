@@ -84,6 +84,8 @@ _METRICS = {
     'psnr': 'Peak signal-to-noise ratio, dB',
     'rmse': 'Root-mean-square difference, in units of the white-matter peak',
     'pcc': 'Pearson correlation (-1 to 1)',
+    'gm_dice': 'Dice coefficient of the GM of a segmentation (0 to 1)',
+    'wm_dice': 'Dice coefficient of the WM of a segmentation (0 to 1)',
 }
 
 PAIR_COLUMNS = {
@@ -152,6 +154,26 @@ VOLUME_COLUMNS = {
 }
 """Columns of ``group_evaluation_volumes.tsv``."""
 
+MATCHED_COLUMNS = {
+    'contrast': 'Contrast',
+    'site': 'First site',
+    'other_site': 'Second site',
+    'subjects': 'Number of people who were at both; values of one person are averaged first',
+    **_staged(
+        {
+            'ssim': 'Structural similarity of both scans of a person (1 for equal images)',
+            'gm_dice': 'Dice coefficient of their GM (0 to 1)',
+            'wm_dice': 'Dice coefficient of their WM (0 to 1)',
+            'gm_wm_auroc': 'Area under the ROC curve that tells WM from GM, mean over both sites',
+            'gm_bias': 'Mean absolute difference of the GM volumes of a person, ml',
+            'wm_bias': 'Mean absolute difference of the WM volumes of a person, ml',
+            'gm_rmsd': 'Root of the mean squared difference of the GM volumes, ml',
+            'wm_rmsd': 'Root of the mean squared difference of the WM volumes, ml',
+        }
+    ),
+}
+"""Columns of ``group_evaluation_matched.tsv``."""
+
 SITE_COLUMNS = {
     'contrast': 'Contrast',
     'stage': 'before or after harmonization',
@@ -188,6 +210,7 @@ TABLES = {
     'pairs': PAIR_COLUMNS,
     'statistics': STATISTICS_COLUMNS,
     'volumes': VOLUME_COLUMNS,
+    'matched': MATCHED_COLUMNS,
     'sites': SITE_COLUMNS,
     'embedding': EMBEDDING_COLUMNS,
 }
