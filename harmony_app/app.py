@@ -24,6 +24,7 @@ from harmony_app.workflows.checks import (
     check_folders,
     check_input_folder,
     check_method,
+    check_scans,
     method_options,
     read_plugin,
 )
@@ -148,6 +149,7 @@ def make_plan(config: RunConfig) -> Plan:
     targets = resolve_targets(config.target, root, model)
     for style in targets.styles.values():
         method.check_target(style)
+    check_scans(method, [s for s in inventory.scans if s.contrast in targets.contrasts])
     choice = config.site_average if method.uses_site_average else 'off'
     sites = find_site_averages(choice, inventory.scans, targets, root, model)
     given = find_precomputed(config.derivatives, inventory.scans)

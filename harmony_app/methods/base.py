@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -190,6 +191,14 @@ class Harmonized:
     settings: dict = field(default_factory=dict)
 
 
+class Labelled(Protocol):
+    """What is known of a scan before its voxels are; see :class:`Scan`."""
+
+    name: str
+    contrast: str
+    site: str | None
+
+
 class Method(ABC):
     """A harmonization method.
 
@@ -203,12 +212,15 @@ class Method(ABC):
         Whether it can make a contrast that was not acquired.
     uses_site_average : bool
         Whether it reads ``Scan.site_average``.
+    takes_target : bool
+        Whether a target can be chosen. The styles of a method without are those of its model.
     """
 
     name: str
     needs_training: bool = False
     can_impute: bool = False
     uses_site_average: bool = False
+    takes_target: bool = True
 
     @abstractmethod
     def harmonize(self, session: Sequence[Scan], target: Style) -> list[Harmonized]:
@@ -235,6 +247,15 @@ class Method(ABC):
         ------
         OptionError
             Where the style does not serve; the message says which target does.
+        """
+
+    def check_scan(self, scan: Labelled) -> None:
+        """Refuse a scan that the method cannot harmonize, by its name, contrast and site.
+
+        Raises
+        ------
+        ScanError
+            The other scans of its session are harmonized all the same.
         """
 
     def encode_target(self, scans: Sequence[Scan], name: str) -> Style:

@@ -1,11 +1,13 @@
 """What can be found wrong in seconds, before anything is indexed or computed."""
 
 import json
+import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harmony_app.bids.discovery import ScanInput
 from harmony_app.config import RunConfig
 from harmony_app.errors import (
     ExitCode,
@@ -14,9 +16,12 @@ from harmony_app.errors import (
     ModelError,
     OptionError,
     OutputError,
+    ScanError,
 )
 from harmony_app.methods.base import Method
 from harmony_app.methods.registry import get_method, packaged_model
+
+logger = logging.getLogger('harmony_app')
 
 
 class DatasetError(HarmonyError):
@@ -162,8 +167,33 @@ def check_method(config: RunConfig) -> tuple[Path | None, str, Method]:
         folder = packaged_model(config.method)
     if config.impute and not method.can_impute:
         raise OptionError(f'--impute: method {config.method} cannot make a contrast; try haca3')
+    if config.target and not method.takes_target:
+        raise OptionError(
+            f'--target {config.target[0]}: method {config.method} brings all scans to the middle ground '
+            'of the scanners that it was trained on, so there is no target to choose: leave --target out'
+        )
     model_hash = read_metadata(folder).get('weights_sha256', '') if folder else ''
     return folder, model_hash, method
+
+
+def check_scans(method: Method, scans: Sequence[ScanInput]) -> None:
+    """Refuse a dataset of which the method can harmonize nothing; say which scans it cannot.
+
+    Raises
+    ------
+    ScanError
+        Where it refuses every scan: what it says of the first.
+    """
+    refused = []
+    for scan in scans:
+        try:
+            method.check_scan(scan)
+        except ScanError as error:
+            refused.append(error)
+    if refused and len(refused) == len(scans):
+        raise refused[0]
+    for error in refused:
+        logger.warning('%s', error)
 
 
 def method_options(config: RunConfig) -> dict:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harmony_app.errors import HarmonyError
+from harmony_app.errors import HarmonyError, ScanError
 from harmony_app.imaging.bias import divide_field
 from harmony_app.imaging.grid import WORKING_AFFINE
 from harmony_app.imaging.profile import TissueProfile
@@ -114,7 +114,7 @@ def harmonize_session(
     out : Path
         Record to write: for result ``i`` the arrays ``i/working``, ``i/native`` and, where
         the method keeps it beside its result, ``i/decoder``; facts ``results`` and
-        ``failures`` (by contrast).
+        ``failures`` (by contrast, or by the name of a scan that the method refuses).
     method : Method
         Ready to use.
     scans : sequence of Scan
@@ -125,13 +125,20 @@ def harmonize_session(
         Contrasts to make where they were not acquired.
     """
     facts: dict = {'results': [], 'failures': {}}
-    acquired = {scan.contrast for scan in scans}
+    accepted = []
+    for scan in scans:
+        try:
+            method.check_scan(scan)
+            accepted.append(scan)
+        except ScanError as error:
+            facts['failures'][scan.name] = failure_of(error)
+    acquired = {scan.contrast for scan in accepted}
     wanted = [c for c in CONTRASTS if c in styles and (c in acquired or c in impute)]
 
     def arrays():
-        for contrast in wanted if scans else ():
+        for contrast in wanted if accepted else ():
             try:
-                results = method.harmonize(scans, styles[contrast])
+                results = method.harmonize(accepted, styles[contrast])
             except HarmonyError as error:
                 facts['failures'][contrast] = failure_of(error)
                 continue

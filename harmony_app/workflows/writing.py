@@ -154,7 +154,8 @@ def _state(finished: Record, made: Record | None, styles: Mapping[str, Style]) -
         return {'status': 'failed', **finished.failure}
     if contrast not in styles:
         return {'status': 'skipped', 'message': f'the target has no {contrast}', 'exit_code': 0}
-    failure = made.facts['failures'].get(contrast) if made else None
+    failures = made.facts['failures'] if made else {}
+    failure = failures.get(name) or failures.get(contrast)
     if failure:
         return {'status': 'failed', **failure}
     if made and any(result['source'] == name for result in made.facts['results']):
