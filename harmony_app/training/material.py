@@ -24,6 +24,8 @@ class PhantomConfig:
         People that are drawn of each head (method transfer).
     share : float
         Share of the examples that are drawn from the phantom where there are sessions too.
+    sites, contrasts : sequence of str or None
+        Scanners of the phantom and their contrasts (method mispel); those of its paper without.
     minutes, steps, batch, size, variant, patience : float, int and str
         Settings of the training, where the command line does not give them.
     """
@@ -32,6 +34,8 @@ class PhantomConfig:
     label_maps: Path | None = None
     subjects_per_head: int = 8
     share: float = 0.5
+    sites: Sequence[str] | None = None
+    contrasts: Sequence[str] | None = None
     minutes: float | None = None
     steps: int | None = None
     batch: int | None = None

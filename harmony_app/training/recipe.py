@@ -8,16 +8,19 @@ from pathlib import Path
 import torch
 
 from harmony_app.errors import OptionError
-from harmony_app.methods.base import Method
+from harmony_app.methods.base import Method, Scan
+from harmony_app.methods.registry import get_method
 from harmony_app.training.base import LoopSettings, Training
 from harmony_app.training.material import Material
-from harmony_app.training.sessions import Session
+from harmony_app.training.parts import SLOWER
+from harmony_app.training.sessions import Session, SessionFiles
 
 _RECIPES = {
     'transfer': 'harmony_app.training.transfer_recipe:TransferRecipe',
     'haca3': 'harmony_app.training.haca3_recipe:Haca3Recipe',
     'calamiti': 'harmony_app.training.calamiti_recipe:CalamitiRecipe',
     'imunity': 'harmony_app.training.imunity_recipe:ImUnityRecipe',
+    'mispel': 'harmony_app.training.mispel_recipe:MispelRecipe',
 }
 
 TRAINED = tuple(_RECIPES)
@@ -37,12 +40,39 @@ class Recipe(ABC):
         Beginnings of the names of the weights that are fitted to a new site.
     keeps_biology : bool
         Whether it learns from what is known of people (``Material.biology``).
+    matched : bool
+        Whether a site is fitted by people who were at other sites too.
+    slower : float
+        The learning rate of an adaptation is divided by this.
+    adaptation_steps : int
+        Budget of an adaptation where none is given.
     """
 
     method: str
     loop: LoopSettings
     adapted: tuple[str, ...]
     keeps_biology: bool = False
+    matched: bool = False
+    slower: float = SLOWER
+    adaptation_steps: int = 200
+
+    def usable(
+        self, sessions: Sequence[SessionFiles], site: str | None = None
+    ) -> Sequence[SessionFiles]:
+        """Sessions that the method can learn from.
+
+        Parameters
+        ----------
+        sessions : sequence of SessionFiles
+        site : str, optional
+            That a model is fitted to.
+
+        Raises
+        ------
+        InputError
+            Where there are sessions, but none of use.
+        """
+        return sessions
 
     @abstractmethod
     def training(
@@ -75,6 +105,7 @@ class Recipe(ABC):
         judged: Sequence[Session],
         device: str,
         seed: int,
+        site: str,
     ) -> Training:
         """The losses that fit a model to a site with neither truth nor its original data.
 
@@ -88,6 +119,8 @@ class Recipe(ABC):
             Of the networks.
         seed : int
             Of whatever is not part of the model.
+        site : str
+            Its name.
         """
 
     @abstractmethod
@@ -111,6 +144,20 @@ class Recipe(ABC):
         device : str
             Where anything left may be computed.
         """
+
+    def parts(self, training: Training) -> tuple[str, ...]:
+        """Beginnings of the names of the weights that an adaptation moves."""
+        return self.adapted
+
+    def adapted_method(self, parent: Path, network: torch.nn.Module, device: str) -> Method:
+        """The method of a model folder with the network that was fitted to a site."""
+        method = get_method(self.method, parent, device)
+        self.network_of(method).load_state_dict(network.state_dict())
+        return method
+
+    def simulated_scans(self, material: Material) -> list[Scan]:
+        """Scans of the phantom, of all that a model without a target brings to one style."""
+        return []
 
     @staticmethod
     def network_of(method: Method) -> torch.nn.Module:

@@ -147,6 +147,7 @@ class SliceRecipe(Recipe):
         judged: Sequence[Session],
         device: str,
         seed: int,
+        site: str,
     ) -> SliceTraining:
         """Regular training on the new site alone; what is no part of the model stays as it is."""
         metadata = read_metadata(parent)

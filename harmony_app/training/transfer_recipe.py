@@ -43,6 +43,7 @@ class TransferRecipe(Recipe):
         judged: Sequence[Session],
         device: str,
         seed: int,
+        site: str,
     ) -> Training:
         """Random intensity maps of the site's scans."""
         source, check = _real(learning), _real(judged)

@@ -223,7 +223,7 @@ def test_an_adaptation_moves_the_named_parts_alone(head, tmp_path, monkeypatch):
         'harmony_app.training.slice_recipe.SessionSlices', lambda *a, **k: Repeated(head)
     )
     recipe = CalamitiRecipe()
-    training = recipe.adaptation(tmp_path / 'parent', [], [], 'cpu', 1)
+    training = recipe.adaptation(tmp_path / 'parent', [], [], 'cpu', 1, 'C')
     batch = training.source.draw(np.random.default_rng(0))
     assert batch.home.sum() == 0
     names = set(keep_all_but(training.network, recipe.adapted))
@@ -246,7 +246,7 @@ def test_a_model_that_knew_one_site_is_adapted_without_a_judge(head, tmp_path, m
     monkeypatch.setattr(
         'harmony_app.training.slice_recipe.SessionSlices', lambda *a, **k: Repeated(head)
     )
-    assert CalamitiRecipe().adaptation(tmp_path, [], [], 'cpu', 1).settings.adversarial == 0
+    assert CalamitiRecipe().adaptation(tmp_path, [], [], 'cpu', 1, 'C').settings.adversarial == 0
 
 
 def session(site, contrasts=('T1w', 'T2w')):

@@ -386,7 +386,7 @@ def test_an_adaptation_moves_the_named_parts_alone(sessions, tmp_path):
     ImUnity(ImUnityNets(VARIANTS['tiny']), None, {}).save(tmp_path / 'parent')
     recipe = ImUnityRecipe()
     recipe.settings = SMALL
-    training = recipe.adaptation(tmp_path / 'parent', sessions, sessions, 'cpu', 1)
+    training = recipe.adaptation(tmp_path / 'parent', sessions, sessions, 'cpu', 1, 'C')
     assert set(training.helpers) == {'reader'}
     names = set(keep_all_but(training.network, recipe.adapted))
     start = {k: v.clone() for k, v in training.network.state_dict().items()}
