@@ -5,12 +5,11 @@ from dataclasses import replace
 
 from harmony_app.config import RunConfig
 from harmony_app.errors import HarmonyError, InputError, OptionError
-from harmony_app.methods.registry import get_method
 from harmony_app.training import distributed
 from harmony_app.training.base import LoopSettings
 from harmony_app.training.checkpoint import load_averaged
 from harmony_app.training.loop import Loop
-from harmony_app.training.parts import SLOWER, keep_all_but
+from harmony_app.training.parts import keep_all_but
 from harmony_app.training.recipe import get_recipe
 from harmony_app.workflows.checks import check_device
 from harmony_app.workflows.model_making import (
@@ -26,9 +25,6 @@ from harmony_app.workflows.training_inputs import find_sessions
 
 FEWEST = 2
 """Sessions of a site below which nothing is learned but the people."""
-
-STEPS = 200
-"""Budget where none is given."""
 
 
 def adapt(config: RunConfig) -> list[str]:
@@ -51,6 +47,10 @@ def adapt(config: RunConfig) -> list[str]:
     files, notes = find_sessions(config)
     if not files:
         raise InputError(nothing_found(config))
+    if recipe.matched:
+        people = {session.subject for session in files}
+        everywhere, notes = find_sessions(replace(config, site=None))
+        files = recipe.usable([s for s in everywhere if s.subject in people], config.site)
     if len(files) < FEWEST:
         raise InputError(
             f'--site {config.site} has {len(files)} session, and {FEWEST} are needed to tell the '
@@ -67,22 +67,26 @@ def adapt(config: RunConfig) -> list[str]:
         judged = material.validation if apart else learning
         settings = _settings(loop_settings(config, None, device), config)
         training = recipe.adaptation(
-            parent, learning, judged, ranks.device(device), config.random_seed
+            parent, learning, judged, ranks.device(device), config.random_seed, config.site
         )
-        names = keep_all_but(training.network, recipe.adapted)
+        parts = recipe.parts(training)
+        names = keep_all_but(training.network, parts)
         run = run_folder(config, material)
         loop = Loop(training, settings, run, ranks.device(device), ranks)
+        # as the model is, before a checkpoint changes it
+        before = training.validate(training.network.eval()) if ranks.first else {}
         loop.resume()
-        before: dict[str, float] = {}
-        if ranks.first:
-            method = get_method(config.method, parent, ranks.device(device))
-            before = training.validate(recipe.network_of(method))
         progress = loop.run()
         if not ranks.first:
             return []
         if progress.stopped:
             return [f'stopped at step {progress.step}; the same command continues']
         score = training.score
+        if progress.best is None:
+            raise HarmonyError(
+                f'{progress.step} steps are too few to fit {config.method} to {config.site}: nothing '
+                'was written; give more --steps or --minutes'
+            )
         where = 'people held out' if apart else 'the same scans, other draws'
         told = f'{score} {before[score]:.4g} before, {progress.best:.4g} after ({where})'
         if progress.best <= before[score]:
@@ -92,11 +96,11 @@ def adapt(config: RunConfig) -> list[str]:
                 'nothing was written'
             )
         load_averaged(best_weights(run), loop.average)
-        recipe.network_of(method).load_state_dict(loop.average.state_dict())
+        method = recipe.adapted_method(parent, loop.average.eval(), ranks.device(device))
         entry = {
             'task': 'adapt',
             'site': config.site,
-            'parts': list(recipe.adapted),
+            'parts': list(parts),
             'subjects': sorted({session.subject for session in learning}),
             'validation_subjects': sorted({session.subject for session in material.validation}),
             'sessions': len(files),
@@ -106,8 +110,9 @@ def adapt(config: RunConfig) -> list[str]:
             'after': progress.metrics,
         }
         method.metadata = with_lineage(metadata, entry)
-        styles = site_styles(method, files)
-        method.metadata |= {'styles': merge_styles(metadata.get('styles', []), styles)}
+        if method.takes_target:
+            styles = site_styles(method, files)
+            method.metadata |= {'styles': merge_styles(metadata.get('styles', []), styles)}
         method.save(out)
         keep_tables(run, out)
         if not config.keep_workdir:
@@ -121,12 +126,13 @@ def adapt(config: RunConfig) -> list[str]:
 
 
 def _settings(settings: LoopSettings, config: RunConfig) -> LoopSettings:
-    """A fifth of the rate, a short budget, and an end where nothing improves."""
+    """A slower rate, a short budget, and an end where nothing improves."""
+    recipe = get_recipe(config.method)
     if not (config.minutes or config.steps):
-        settings = replace(settings, steps=STEPS)
+        settings = replace(settings, steps=recipe.adaptation_steps)
     return replace(
         settings,
-        rate=settings.rate / SLOWER,
+        rate=settings.rate / recipe.slower,
         warm_steps=10,
         average=min(settings.average, 0.95),
         log_steps=10,

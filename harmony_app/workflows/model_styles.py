@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from harmony_app.config import RunConfig
-from harmony_app.errors import InputError, OptionError
+from harmony_app.errors import InputError, OptionError, ScanError
 from harmony_app.imaging.grid import WORKING_AFFINE
 from harmony_app.imaging.io import read_scan
 from harmony_app.imaging.volume import Volume
@@ -22,6 +22,9 @@ from harmony_app.workflows.model_making import (
 )
 from harmony_app.workflows.targets import SITE_SESSIONS
 from harmony_app.workflows.training_inputs import find_sessions, known_sites, white_matter_peaks
+
+MIDDLE_SESSIONS = 2
+"""Scans of a site and contrast, at most, of which the middle ground is measured."""
 
 EVERYONE = 'group'
 """Name of the style of scans whose site nobody knows."""
@@ -46,6 +49,11 @@ def keep_styles(config: RunConfig) -> list[str]:
     if not sessions:
         raise InputError(nothing_found(config))
     method = get_method(config.method, folder, check_device(config.device))
+    if not method.takes_target:
+        raise OptionError(
+            f'--task styles --method {config.method}: it takes no target, so styles of sites would be '
+            'of no use to it; --task adapt --site NAME fits it to a scanner'
+        )
     styles = site_styles(method, sessions)
     method.metadata = with_lineage(
         metadata,
@@ -79,30 +87,76 @@ def site_styles(method: Method, sessions: Sequence[SessionFiles]) -> list[Style]
     list of Style
         By site, then by contrast.
     """
-    sites = known_sites(sessions) or [None]
     styles = []
-    for site in sites:
+    for site in known_sites(sessions) or [None]:
         for contrast in CONTRASTS:
-            found = [
-                (session, scan)
-                for session in sessions
-                for scan in session.scans
-                if (scan.site, scan.contrast) == (site, contrast)
-            ]
-            if not found:
+            chosen = _some_scans(sessions, site, contrast, SITE_SESSIONS)
+            if not chosen:
                 continue
-            chosen = np.linspace(0, len(found) - 1, min(len(found), SITE_SESSIONS))
-            chosen = [found[i] for i in chosen.round().astype(int)]
             scans = [read_preprocessed(session, scan) for session, scan in chosen]
             style = method.encode_target(scans, site or EVERYONE)
             if hasattr(method, 'forget'):
                 method.forget()
-            peaks = [white_matter_peaks(session).get(scan.name) for session, scan in chosen]
-            known = [peak for peak in peaks if peak is not None]
-            if known:
-                style = replace(style, wm_peak=float(np.median(known)))
-            styles.append(style)
+            styles.append(_with_peak(style, chosen))
     return styles
+
+
+def middle_grounds(
+    method: Method, sessions: Sequence[SessionFiles], simulated: Sequence[Scan]
+) -> list[Style]:
+    """The one style of each contrast of a method without a target, measured on what it makes.
+
+    Parameters
+    ----------
+    method : Method
+        Has ``middle_ground``; refuses scans that it was not trained for.
+    sessions : sequence of SessionFiles
+        At most two scans of each site and contrast are harmonized.
+    simulated : sequence of Scan
+        The same of the phantom.
+    """
+    styles = []
+    for contrast in CONTRASTS:
+        chosen = [
+            pair
+            for site in known_sites(sessions)
+            for pair in _some_scans(sessions, site, contrast, MIDDLE_SESSIONS)
+        ]
+        scans = [read_preprocessed(session, scan) for session, scan in chosen]
+        scans = [scan for scan in (*scans, *simulated) if scan.contrast == contrast]
+        scans = [scan for scan in scans if _accepts(method, scan)]
+        if scans:
+            styles.append(_with_peak(method.middle_ground(scans), chosen))
+    return styles
+
+
+def _some_scans(
+    sessions: Sequence[SessionFiles], site: str | None, contrast: str, count: int
+) -> list[tuple[SessionFiles, ScanFile]]:
+    """Scans of a site and contrast, at most so many, evenly over the names of their sessions."""
+    found = [
+        (session, scan)
+        for session in sessions
+        for scan in session.scans
+        if (scan.site, scan.contrast) == (site, contrast)
+    ]
+    chosen = np.linspace(0, len(found) - 1, min(len(found), count))
+    return [found[i] for i in chosen.round().astype(int)]
+
+
+def _with_peak(style: Style, scans: Sequence[tuple[SessionFiles, ScanFile]]) -> Style:
+    """The style in the unit of its scans, where that is known."""
+    peaks = [white_matter_peaks(session).get(scan.name) for session, scan in scans]
+    known = [peak for peak in peaks if peak is not None]
+    return replace(style, wm_peak=float(np.median(known))) if known else style
+
+
+def _accepts(method: Method, scan: Scan) -> bool:
+    try:
+        method.check_scan(scan)
+    except ScanError:
+        return False
+    return True
 
 
 def read_preprocessed(session: SessionFiles, scan: ScanFile) -> Scan:

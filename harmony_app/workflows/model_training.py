@@ -26,7 +26,7 @@ from harmony_app.workflows.model_making import (
     parent_model,
     with_lineage,
 )
-from harmony_app.workflows.model_styles import nothing_found, site_styles
+from harmony_app.workflows.model_styles import middle_grounds, nothing_found, site_styles
 from harmony_app.workflows.training_inputs import biology_of, find_sessions, read_phantom
 
 WORKERS = 8
@@ -61,6 +61,7 @@ def train(config: RunConfig) -> list[str]:
         files = []
     if not files and phantom is None:
         raise InputError(f'{nothing_found(config)}, or give --phantom FILE')
+    files = get_recipe(config.method).usable(files)
     device = check_device(config.device)
     ranks = distributed.start(device)
     try:
@@ -219,6 +220,9 @@ def dataset_facts(bids_dir: Path | None) -> dict:
 
 def make_styles(method: Method, files: Sequence[SessionFiles], material: Material) -> list:
     """Named styles of a new model: standard protocols of the phantom, and the sites."""
+    if not method.takes_target:
+        simulated = get_recipe(method.name).simulated_scans(material)
+        return middle_grounds(method, files, simulated)
     styles = []
     if material.heads:
         from harmony_app.training.styles import standard_styles

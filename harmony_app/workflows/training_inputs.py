@@ -57,6 +57,16 @@ def read_phantom(path: Path) -> PhantomConfig:
             isinstance(given[name], bool) or not isinstance(given[name], int | float)
         ):
             raise OptionError(f'--phantom {path}: {name} is a number, not {given[name]!r}')
+    for name in ('sites', 'contrasts'):
+        named = given.get(name)
+        if named is None:
+            continue
+        if not isinstance(named, list) or not named or not all(isinstance(n, str) for n in named):
+            raise OptionError(f'--phantom {path}: {name} is a list of names, not {named!r}')
+    if unknown := sorted(set(given.get('contrasts') or ()) - set(CONTRASTS)):
+        raise OptionError(
+            f'--phantom {path}: unknown contrast {", ".join(unknown)}; use {", ".join(CONTRASTS)}'
+        )
     config = PhantomConfig(**given)
     if not 0 < config.share <= 1:
         raise OptionError(f'--phantom {path}: share lies above 0 and not above 1')

@@ -28,7 +28,7 @@ from harmony_app.nets.unet import UNetConfig
 from harmony_app.phantom.tissues import TISSUES
 from harmony_app.training import sessions, transfer
 from harmony_app.training.imunity_settings import Settings as Small
-from harmony_app.workflows import model_adaptation
+from harmony_app.training.recipe import Recipe
 from harmony_app.workflows.model_making import merge_styles
 from harmony_app.workflows.targets import resolve_targets
 from harmony_app.workflows.training_inputs import find_sessions, read_phantom
@@ -234,6 +234,8 @@ def test_a_model_of_another_method_is_refused(config, tmp_path):
         ('colour: red', 'unknown keys colour'),
         ('share: 0', 'above 0'),
         ('steps: many', 'steps is a number'),
+        ('sites: mispel-ge', 'sites is a list of names'),
+        ('contrasts: [T1]', 'unknown contrast T1'),
         ('heads: nowhere', 'is no folder'),
         ('a: [', 'not YAML'),
     ],
@@ -302,7 +304,7 @@ def test_haca3_is_adapted_with_a_fixed_decoder(config, tmp_path, monkeypatch):
     name = 'harmony_app.training.haca3.Haca3Training.validate'
     monkeypatch.setattr(name, lambda self, net: {'psnr_all': next(scores)})
     monkeypatch.setattr('harmony_app.training.haca3.Haca3Training.picture', lambda self, net: None)
-    monkeypatch.setattr(model_adaptation, 'SLOWER', 0.1)
+    monkeypatch.setattr(Recipe, 'slower', 0.1)
     wanted = replace(config, method='haca3', task='adapt', site='A', model=tmp_path / 'parent')
     run(replace(wanted, model_out=tmp_path / 'child'))
     parent, child = Haca3.load(tmp_path / 'parent'), Haca3.load(tmp_path / 'child')
@@ -337,7 +339,7 @@ def test_calamiti_is_trained_on_scans_and_fitted_to_a_site(config, tmp_path, mon
     name = 'harmony_app.training.calamiti.CalamitiTraining'
     monkeypatch.setattr(f'{name}.validate', lambda self, net: {'psnr_all': next(scores)})
     monkeypatch.setattr(f'{name}.picture', lambda self, net: None)
-    monkeypatch.setattr(model_adaptation, 'SLOWER', 0.1)
+    monkeypatch.setattr(Recipe, 'slower', 0.1)
     wanted = replace(config, method='calamiti', task='adapt', site='A', model=tmp_path / 'parent')
     run(replace(wanted, model_out=tmp_path / 'child'))
     child = Calamiti.load(tmp_path / 'child').nets.state_dict()
@@ -370,7 +372,7 @@ def test_imunity_keeps_biology_and_is_fitted_to_a_site(config, tmp_path, monkeyp
     scores = iter((1.0, 2.0))
     monkeypatch.setattr(f'{name}.validate', lambda self, net: {'psnr_all': next(scores)})
     monkeypatch.setattr(f'{name}.picture', lambda self, net: None)
-    monkeypatch.setattr(model_adaptation, 'SLOWER', 0.1)
+    monkeypatch.setattr(Recipe, 'slower', 0.1)
     wanted = replace(config, task='adapt', site='A', model=tmp_path / 'parent')
     run(replace(wanted, model_out=tmp_path / 'child'))
     child = ImUnity.load(tmp_path / 'child').nets.state_dict()
