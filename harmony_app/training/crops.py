@@ -24,7 +24,9 @@ class CropDraw:
     def __init__(self, size: int, rng: np.random.Generator):
         self.size, self.rng = size, rng
 
-    def crop(self, volumes: Sequence[np.ndarray], points: np.ndarray) -> torch.Tensor:
+    def crop(
+        self, volumes: Sequence[np.ndarray], points: np.ndarray, axis: int | None = None
+    ) -> torch.Tensor:
         """Crop (C, size, size), float32, of a random, mildly deformed plane.
 
         Parameters
@@ -33,10 +35,13 @@ class CropDraw:
             Of one grid; memory-mapped ones are read where needed.
         points : ndarray, shape (N, 3)
             Places to choose from.
+        axis : int, optional
+            That the plane lies across; drawn without.
         """
         rng, size = self.rng, self.size
         centre = points[int(rng.integers(len(points)))]
-        axis = int(rng.integers(3))
+        if axis is None:
+            axis = int(rng.integers(3))
         window = size + size // 4
         index = [slice(None)]
         for i, length in enumerate(volumes[0].shape[1:]):

@@ -1,0 +1,77 @@
+"""What the trainings of DLEST are told."""
+
+from dataclasses import dataclass
+
+from harmony_app.training.base import LoopSettings
+
+LOOP = LoopSettings(
+    minutes=60.0,
+    batch=2,
+    rate=1e-3,
+    warm_steps=100,
+    plateau=0.3,
+    average=0.995,
+    validation_steps=250,
+    checkpoint_minutes=5.0,
+)
+"""What the loop of the autoencoder is told unless asked otherwise."""
+
+ENERGY_LOOP = LoopSettings(
+    minutes=4.0,
+    batch=4,
+    rate=1e-3,
+    decay=0.0,
+    warm_steps=20,
+    plateau=0.3,
+    average=0.98,
+    validation_steps=100,
+    checkpoint_minutes=5.0,
+)
+"""What the loop of the energy of a site is told unless asked otherwise."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Widths, crops and weights of the losses of the autoencoder (equations 1 to 5).
+
+    The paper gives no weights; its public successor of ALAE weighs the pixels a hundredfold.
+
+    Parameters
+    ----------
+    variant : str
+        Widths, a name in :data:`harmony_app.nets.dlest.VARIANTS`.
+    size : int
+        Edge of the crops.
+    looks : int
+        Scans of each crop, every one by a scanner of its own.
+    t1w : float
+        Share of T1w among the phantom's scans, the contrast of the paper; the rest is of all.
+    pixel : float
+        Weight of the L1 of a slice and its reconstruction (equation 2).
+    edges : float
+        Share in it of the L1 of differences of neighbours, ours.
+    latent : float
+        Weight of the error of codes made from noise, decoded and encoded again (equation 1).
+    adversarial : float
+        Weight of both sides of the game (equations 3 and 4).
+    penalty : float
+        gamma of the gradient penalty of real slices (after equation 4).
+    prior : float
+        Weight of the mean square of a code, and ``jitter`` the standard deviation of noise that
+        is added to codes before they are decoded. Ours: together they are the bottleneck of a
+        variational autoencoder of fixed variance, without which neighbours of a code mean nothing
+        and a chain leaves what the decoder knows.
+    jitter : float
+    """
+
+    variant: str = 'compact'
+    size: int = 96
+    looks: int = 3
+    t1w: float = 0.7
+    pixel: float = 20.0
+    edges: float = 0.5
+    latent: float = 1.0
+    adversarial: float = 0.1
+    penalty: float = 10.0
+    prior: float = 0.003
+    jitter: float = 0.1
