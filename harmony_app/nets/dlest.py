@@ -65,7 +65,7 @@ class DlestConfig:
     noise: int = 64
     mapping_width: int = 48
     discriminator_width: int = 48
-    energy_width: int = 64
+    energy_width: int = 48
     energy_kernel: int = 3
     pooled: bool = True
     chain: ChainConfig = field(default_factory=ChainConfig)

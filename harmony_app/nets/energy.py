@@ -26,13 +26,13 @@ class ChainConfig:
 
     Notes
     -----
-    The paper names none of them. Ten steps with noise of 0.02, where codes have a spread of about
+    The paper names none of them. Six steps with noise of 0.02, where codes have a spread of about
     1, leave the anatomy as it is and still move a style from one end of the phantom to the other.
     """
 
-    steps: int = 10
+    steps: int = 6
     step: float = 4e-4
-    temperature: float = 1e-3
+    temperature: float = 6e-4
 
 
 class EnergyNet(nn.Module):

@@ -7,7 +7,9 @@ from torch import nn
 from torch.nn import functional
 
 from harmony_app.nets.dlest import DlestNets
+from harmony_app.nets.energy import langevin
 from harmony_app.training import losses
+from harmony_app.training.dlest_sites import Translations
 
 
 def reconstruction(
@@ -108,3 +110,57 @@ def fixed(module: nn.Module):
     finally:
         for parameter in learning:
             parameter.requires_grad_(True)
+
+
+def translation_terms(
+    nets: DlestNets,
+    key: str,
+    batch: Translations,
+    generator: torch.Generator,
+    edges: float,
+) -> dict[str, torch.Tensor]:
+    """Every loss of an energy (equations 6, 8 and 9), not weighted, by name.
+
+    All reach the weights of the energy: content, cycle and truth through the steps of the chain.
+
+    Parameters
+    ----------
+    nets : DlestNets
+        Encoder and decoder do not learn.
+    key : str
+        Of the energy.
+    batch : Translations
+    generator : torch.Generator
+        Of the noise of the chains.
+    edges : float
+        Share of the edges in ``truth``.
+
+    Returns
+    -------
+    dict of str to Tensor, shape ()
+        ``energy``, ``content``, ``cycle``, ``regular``, ``truth``.
+    """
+    energy, chain = nets.energies[key], nets.config.chain
+    with fixed(nets.encoder), fixed(nets.decoder):
+        with torch.no_grad():
+            source, cells = nets.encode(batch.source, batch.source_mask)
+            target, there = nets.encode(batch.target, batch.target_mask)
+        moved = langevin(energy, source, cells, chain, generator, create_graph=True)
+        image = nets.decode(moved, cells, batch.source_mask)
+        code, _ = nets.encode(image, batch.source_mask)
+        back = langevin(energy, code, cells, chain, generator, uphill=True, create_graph=True)
+    low = energy(target, there) / there.sum((1, 2, 3)).clamp_min(1)
+    high = energy(moved.detach(), cells) / cells.sum((1, 2, 3)).clamp_min(1)
+    known = batch.source_mask * batch.known[:, None, None, None]
+    return {
+        'energy': low.mean() - high.mean(),
+        'regular': (low.square() + high.square()).mean(),
+        'content': _code_error(source, moved, cells),
+        'cycle': _code_error(source, back, cells),
+        'truth': reconstruction(batch.truth, image, known, edges),
+    }
+
+
+def _code_error(one: torch.Tensor, other: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of codes over the cells that are shown."""
+    return (one - other).abs().mean(1, keepdim=True).sum() / cells.sum().clamp_min(1)

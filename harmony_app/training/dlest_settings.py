@@ -75,3 +75,52 @@ class Settings:
     penalty: float = 10.0
     prior: float = 0.003
     jitter: float = 0.1
+
+
+@dataclass(frozen=True)
+class EnergySettings:
+    """Crops and weights of the losses of an energy (equations 6 to 10).
+
+    The paper's weights are 1, alpha = 1 and beta = 100, of terms that carry no gradient in its
+    public code, so nothing can be read from them. Where the terms do act, a content term of
+    weight 1 holds a style where it is, and a cycle of weight 100 forbids that the styles of many
+    sites become one, so both are smaller here.
+
+    Parameters
+    ----------
+    size : int
+        Edge of the crops.
+    energy : float
+        Weight of the contrast of energies (equation 6).
+    content : float
+        alpha, of the difference of a code and what it is led to (equation 8).
+    cycle : float
+        beta, of what a chain uphill brings back (equation 9).
+    regular : float
+        Of the squares of energies, which keeps them finite (Du and Mordatch 2019).
+    truth : float
+        Of the L1 of what a slice is led to and what it is at the site, where that is known: for
+        slices of the site that went through a random monotone map of intensities, and on the
+        phantom. Ours: no scan of anyone at two sites is needed for it, and it tells a chain
+        how far to go. 0 for the paper's losses alone.
+    edges : float
+        As in :class:`Settings`.
+    remap : float
+        Strongest random map (:func:`harmony_app.training.randomize.random_monotone_map`).
+    unpaired : float
+        Share of the sources that are of other sites, where there are any; the rest are slices of
+        the site through a random map.
+    slices : int
+        Slices of the site that are learned from (about 100 in section 3.2.3).
+    """
+
+    size: int = 96
+    energy: float = 0.1
+    content: float = 0.1
+    cycle: float = 0.1
+    regular: float = 0.01
+    truth: float = 10.0
+    edges: float = 0.5
+    remap: float = 0.35
+    unpaired: float = 0.5
+    slices: int = 100
