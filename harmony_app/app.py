@@ -23,6 +23,7 @@ from harmony_app.workflows.checks import (
     check_device,
     check_folders,
     check_input_folder,
+    check_measured,
     check_method,
     method_options,
     read_plugin,
@@ -146,6 +147,7 @@ def make_plan(config: RunConfig) -> Plan:
     root = config.bids_dir.resolve()
     inventory = discover(root, _selection(config))
     targets = resolve_targets(config.target, root, model)
+    check_measured(method, targets)
     for style in targets.styles.values():
         method.check_target(style)
     choice = config.site_average if method.uses_site_average else 'off'

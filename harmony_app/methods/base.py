@@ -203,12 +203,15 @@ class Method(ABC):
         Whether it can make a contrast that was not acquired.
     uses_site_average : bool
         Whether it reads ``Scan.site_average``.
+    measures_targets : bool
+        Whether any scan can be the target; a method without reaches the styles of its model.
     """
 
     name: str
     needs_training: bool = False
     can_impute: bool = False
     uses_site_average: bool = False
+    measures_targets: bool = True
 
     @abstractmethod
     def harmonize(self, session: Sequence[Scan], target: Style) -> list[Harmonized]:
@@ -236,6 +239,10 @@ class Method(ABC):
         OptionError
             Where the style does not serve; the message says which target does.
         """
+
+    def reaches(self, name: str, contrast: str) -> bool:
+        """Whether a style of this name and contrast can be a target: any, unless it says otherwise."""
+        return True
 
     def encode_target(self, scans: Sequence[Scan], name: str) -> Style:
         """Average style of scans of one contrast (one image, a session, a site).

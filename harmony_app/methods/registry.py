@@ -13,6 +13,7 @@ _CLASSES = {
     'haca3': 'harmony_app.methods.haca3:Haca3',
     'calamiti': 'harmony_app.methods.calamiti:Calamiti',
     'imunity': 'harmony_app.methods.imunity:ImUnity',
+    'dlest': 'harmony_app.methods.dlest:Dlest',
     'none': 'harmony_app.methods.classical.unchanged:Unchanged',
     'histogram-matching': 'harmony_app.methods.classical.histogram_matching:HistogramMatching',
     'white-stripe': 'harmony_app.methods.classical.white_stripe:WhiteStripe',

@@ -23,6 +23,10 @@ class ChainConfig:
     temperature : float
         What the output of the energy network is divided by. With ``step`` it fixes how far a unit
         of gradient goes: ``step / (2 temperature)``.
+    noise_at_use : bool
+        Whether a chain has noise where a model is used; in training it always has.
+    seed : int
+        Of that noise: the same voxels each time.
 
     Notes
     -----
@@ -33,6 +37,8 @@ class ChainConfig:
     steps: int = 6
     step: float = 4e-4
     temperature: float = 6e-4
+    noise_at_use: bool = False
+    seed: int = 0
 
 
 class EnergyNet(nn.Module):
@@ -115,19 +121,22 @@ def langevin(
     Tensor, shape of ``code``
     """
     rate = chain.step / (2 * chain.temperature) * (-1 if uphill else 1)
-    if not create_graph:
-        code = code.detach()
-    with torch.enable_grad():
-        for _ in range(chain.steps):
-            if not code.requires_grad:
-                code = code.detach().requires_grad_(True)
-            (slope,) = torch.autograd.grad(
-                energy(code, cells).sum(), code, create_graph=create_graph
-            )
-            code = code - rate * slope
-            if generator is not None:
-                noise = torch.randn(code.shape, generator=generator, device=code.device)
-                code = code + chain.step**0.5 * noise * cells
-            if not create_graph:
-                code = code.detach()
+    if create_graph:
+        return _run(energy, code, cells, rate, chain, generator, True)
+    # a gradient is needed even where the networks are used; its tensors are none of inference
+    with torch.inference_mode(False), torch.enable_grad():
+        return _run(energy, code.clone(), cells.clone(), rate, chain, generator, False)
+
+
+def _run(energy, code, cells, rate, chain, generator, create_graph) -> torch.Tensor:
+    for _ in range(chain.steps):
+        if not code.requires_grad:
+            code = code.detach().requires_grad_(True)
+        (slope,) = torch.autograd.grad(energy(code, cells).sum(), code, create_graph=create_graph)
+        code = code - rate * slope * cells
+        if generator is not None:
+            noise = torch.randn(code.shape, generator=generator, device=code.device)
+            code = code + chain.step**0.5 * noise * cells
+        if not create_graph:
+            code = code.detach()
     return code

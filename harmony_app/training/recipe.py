@@ -11,6 +11,7 @@ from harmony_app.errors import OptionError
 from harmony_app.methods.base import Method
 from harmony_app.training.base import LoopSettings, Training
 from harmony_app.training.material import Material
+from harmony_app.training.parts import SLOWER
 from harmony_app.training.sessions import Session
 
 _RECIPES = {
@@ -18,6 +19,7 @@ _RECIPES = {
     'haca3': 'harmony_app.training.haca3_recipe:Haca3Recipe',
     'calamiti': 'harmony_app.training.calamiti_recipe:CalamitiRecipe',
     'imunity': 'harmony_app.training.imunity_recipe:ImUnityRecipe',
+    'dlest': 'harmony_app.training.dlest_recipe:DlestRecipe',
 }
 
 TRAINED = tuple(_RECIPES)
@@ -37,12 +39,18 @@ class Recipe(ABC):
         Beginnings of the names of the weights that are fitted to a new site.
     keeps_biology : bool
         Whether it learns from what is known of people (``Material.biology``).
+    adaptation_steps : int
+        Budget of that where none is given.
+    slower : float
+        The learning rate is divided by this then.
     """
 
     method: str
     loop: LoopSettings
     adapted: tuple[str, ...]
     keeps_biology: bool = False
+    adaptation_steps: int = 200
+    slower: float = SLOWER
 
     @abstractmethod
     def training(
@@ -116,6 +124,10 @@ class Recipe(ABC):
     def network_of(method: Method) -> torch.nn.Module:
         """The network of a loaded method that a training fits."""
         return method.network
+
+    def adopt(self, method: Method, network: torch.nn.Module) -> None:
+        """Give a loaded method the weights of a network that was fitted to a site."""
+        self.network_of(method).load_state_dict(network.state_dict())
 
 
 def get_recipe(method: str) -> Recipe:

@@ -17,6 +17,7 @@ from harmony_app.errors import (
 )
 from harmony_app.methods.base import Method
 from harmony_app.methods.registry import get_method, packaged_model
+from harmony_app.workflows.targets import Targets
 
 
 class DatasetError(HarmonyError):
@@ -164,6 +165,25 @@ def check_method(config: RunConfig) -> tuple[Path | None, str, Method]:
         raise OptionError(f'--impute: method {config.method} cannot make a contrast; try haca3')
     model_hash = read_metadata(folder).get('weights_sha256', '') if folder else ''
     return folder, model_hash, method
+
+
+def check_measured(method: Method, targets: Targets) -> None:
+    """Refuse scans as the target of a method that reaches the styles of its model alone.
+
+    Raises
+    ------
+    OptionError
+        With what to do instead.
+    """
+    if method.measures_targets or not targets.scans:
+        return
+    contrast = next(iter(targets.scans))
+    raise OptionError(
+        f'--target {targets.names[contrast]}: method {method.name} reaches the styles of its model '
+        'alone, not any scan: name one of them, or fit the model to a site with harmony-app BIDS '
+        f'OUT group --task adapt --method {method.name} --site NAME and give --model and '
+        '--target NAME'
+    )
 
 
 def method_options(config: RunConfig) -> dict:

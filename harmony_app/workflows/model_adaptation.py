@@ -10,8 +10,8 @@ from harmony_app.training import distributed
 from harmony_app.training.base import LoopSettings
 from harmony_app.training.checkpoint import load_averaged
 from harmony_app.training.loop import Loop
-from harmony_app.training.parts import SLOWER, keep_all_but
-from harmony_app.training.recipe import get_recipe
+from harmony_app.training.parts import keep_all_but
+from harmony_app.training.recipe import Recipe, get_recipe
 from harmony_app.workflows.checks import check_device
 from harmony_app.workflows.model_making import (
     folder_to_write,
@@ -26,9 +26,6 @@ from harmony_app.workflows.training_inputs import find_sessions
 
 FEWEST = 2
 """Sessions of a site below which nothing is learned but the people."""
-
-STEPS = 200
-"""Budget where none is given."""
 
 
 def adapt(config: RunConfig) -> list[str]:
@@ -65,7 +62,7 @@ def adapt(config: RunConfig) -> list[str]:
             raise InputError(f'--site {config.site}: too few of its sessions can be used')
         apart = bool(material.validation)
         judged = material.validation if apart else learning
-        settings = _settings(loop_settings(config, None, device), config)
+        settings = _settings(loop_settings(config, None, device), config, recipe)
         training = recipe.adaptation(
             parent, learning, judged, ranks.device(device), config.random_seed
         )
@@ -92,7 +89,7 @@ def adapt(config: RunConfig) -> list[str]:
                 'nothing was written'
             )
         load_averaged(best_weights(run), loop.average)
-        recipe.network_of(method).load_state_dict(loop.average.state_dict())
+        recipe.adopt(method, loop.average)
         entry = {
             'task': 'adapt',
             'site': config.site,
@@ -120,13 +117,13 @@ def adapt(config: RunConfig) -> list[str]:
     return [*lines, f'written: {out}; use --method {config.method} --model {out}']
 
 
-def _settings(settings: LoopSettings, config: RunConfig) -> LoopSettings:
-    """A fifth of the rate, a short budget, and an end where nothing improves."""
+def _settings(settings: LoopSettings, config: RunConfig, recipe: Recipe) -> LoopSettings:
+    """A smaller rate, a short budget, and an end where nothing improves."""
     if not (config.minutes or config.steps):
-        settings = replace(settings, steps=STEPS)
+        settings = replace(settings, steps=recipe.adaptation_steps)
     return replace(
         settings,
-        rate=settings.rate / SLOWER,
+        rate=settings.rate / recipe.slower,
         warm_steps=10,
         average=min(settings.average, 0.95),
         log_steps=10,

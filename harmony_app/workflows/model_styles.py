@@ -47,6 +47,11 @@ def keep_styles(config: RunConfig) -> list[str]:
         raise InputError(nothing_found(config))
     method = get_method(config.method, folder, check_device(config.device))
     styles = site_styles(method, sessions)
+    if not styles:
+        raise OptionError(
+            f'--task styles: the model of {config.method} reaches none of these sites; '
+            '--task adapt --site NAME fits it to one'
+        )
     method.metadata = with_lineage(
         metadata,
         {
@@ -72,7 +77,7 @@ def site_styles(method: Method, sessions: Sequence[SessionFiles]) -> list[Style]
         Encodes them.
     sessions : sequence of SessionFiles
         At most ten of a site are measured, evenly over their names. Where no site is known at
-        all, they are one, named ``group``.
+        all, they are one, named ``group``. A style that the method cannot reach is left out.
 
     Returns
     -------
@@ -89,7 +94,7 @@ def site_styles(method: Method, sessions: Sequence[SessionFiles]) -> list[Style]
                 for scan in session.scans
                 if (scan.site, scan.contrast) == (site, contrast)
             ]
-            if not found:
+            if not found or not method.reaches(site or EVERYONE, contrast):
                 continue
             chosen = np.linspace(0, len(found) - 1, min(len(found), SITE_SESSIONS))
             chosen = [found[i] for i in chosen.round().astype(int)]

@@ -1,0 +1,224 @@
+"""How the group level trains DLEST and fits it to a new site."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from harmony_app.errors import InputError
+from harmony_app.methods.base import CONTRASTS, Method
+from harmony_app.methods.dlest import Dlest
+from harmony_app.nets.dlest import VARIANTS, DlestNets, energy_key
+from harmony_app.training.base import LoopSettings, Training
+from harmony_app.training.crops import check_size
+from harmony_app.training.dlest import DlestTraining
+from harmony_app.training.dlest_draws import PhantomSlices, RealSlices
+from harmony_app.training.dlest_energy import EnergyTraining, fit_energies
+from harmony_app.training.dlest_settings import ENERGY_LOOP, LOOP, EnergySettings, Settings
+from harmony_app.training.dlest_sites import PhantomSites, Planes, SiteSlices, shown_sessions
+from harmony_app.training.heads import Head
+from harmony_app.training.material import Material, PhantomConfig
+from harmony_app.training.mixture import mixed
+from harmony_app.training.recipe import Recipe
+from harmony_app.training.sessions import Session
+from harmony_app.training.styles import STANDARD
+
+NOBODY = 'group'
+"""Name of the style of scans whose site nobody knows."""
+
+SHARE = 0.4
+"""Of the budget of the autoencoder that the energies get beside it."""
+
+
+class DlestRecipe(Recipe):
+    """The autoencoder, then an energy for each style and site there is.
+
+    Fitted to a new site is an energy of its own, and nothing else (section 3.2.3). It begins as
+    the first of its contrast in the model.
+    """
+
+    method = 'dlest'
+    loop = LOOP
+    adapted = ('energies.',)
+    adaptation_steps = 300
+    slower = LOOP.rate / ENERGY_LOOP.rate
+
+    def training(
+        self, material: Material, device: str, seed: int, begin_from: Path | None
+    ) -> Training:
+        """Slices of sessions and of the phantom; nothing has to be told of their sites."""
+        file = material.phantom or PhantomConfig()
+        given = {'size': file.size, 'variant': file.variant}
+        parent = None
+        if begin_from is not None:
+            parent = Dlest.load(begin_from, device).nets
+            given['variant'] = parent.config.variant
+        settings = replace(Settings(), **{k: v for k, v in given.items() if v is not None})
+        check_size(settings.size)
+        if settings.variant not in VARIANTS:
+            raise InputError(
+                f'variant {settings.variant!r} of dlest: choose one of {", ".join(VARIANTS)}'
+            )
+        canvas = VARIANTS[settings.variant].canvas
+
+        def real(sessions, judged):
+            remapped = {'remapped': 0.0} if judged else {}
+            return RealSlices(sessions, settings, canvas, **remapped) if sessions else None
+
+        def phantom(heads):
+            return PhantomSlices(heads, settings, canvas) if heads else None
+
+        source = mixed(
+            real(material.training, False), phantom(material.heads), material.shares()
+        )
+        check = mixed(
+            real(material.validation, True), phantom(material.held_out), material.shares()
+        )
+        training = DlestTraining(settings, source, check, device, seed)
+        if parent is not None:
+            # energies are of the codes of one autoencoder
+            kept = {k: v for k, v in parent.state_dict().items() if not k.startswith('energies.')}
+            training.network.load_state_dict(kept)
+        return training
+
+    def adaptation(
+        self,
+        parent: Path,
+        learning: Sequence[Session],
+        judged: Sequence[Session],
+        device: str,
+        seed: int,
+    ) -> Training:
+        """An energy of the site for each contrast it has, of about a hundred slices."""
+        nets = Dlest.load(parent, device).nets
+        settings = EnergySettings()
+        found = _sites(learning)
+        site = next((name for name, _ in found), NOBODY)
+        contrasts = [contrast for name, contrast in found if name == site]
+        source, check = (
+            SiteSlices(
+                [Planes(shown_sessions(part, c), settings.slices) for c in contrasts],
+                [None] * len(contrasts),
+                settings,
+            )
+            for part in (learning, _with(judged, contrasts) or learning)
+        )
+        keys = [energy_key(site, contrast) for contrast in contrasts]
+        return EnergyTraining(nets, keys, source, settings, check, device, seed)
+
+    def finish(
+        self, network: DlestNets, material: Material, settings: LoopSettings, device: str
+    ) -> tuple[Method, dict]:
+        """Fit an energy to each standard T1w protocol of the phantom, and to each site."""
+        facts = []
+        budget = _budget(settings)
+        network = network.to(device)
+        if material.heads:
+            facts += standard_energies(
+                network, material.heads, material.held_out, budget, device=device
+            )
+        sites = _sites(material.training)
+        told = EnergySettings()
+        for site, contrast in sites:
+            own, others = (
+                [s for s in material.training if (_site_of(s, contrast) == site) is same]
+                for same in (True, False)
+            )
+            apart = shown_sessions(others, contrast)
+            source = SiteSlices(
+                [Planes(shown_sessions(own, contrast), told.slices)],
+                [Planes(apart, told.slices) if apart else None],
+                told,
+            )
+            share = replace(budget, minutes=budget.minutes / (len(sites) + 1))
+            keys = [energy_key(site, contrast)]
+            facts.append(fit_energies(network, keys, source, told, share, None, device))
+        return Dlest(network.to('cpu'), None, {}), {'energies_fitted': facts}
+
+    @staticmethod
+    def network_of(method: Method) -> DlestNets:
+        """All networks."""
+        return method.nets
+
+    def adopt(self, method: Method, network: torch.nn.Module) -> None:
+        """Its energies beside those of the model."""
+        device = next(method.nets.parameters()).device
+        for key, energy in network.energies.items():
+            method.nets.energies[key] = energy.to(device)
+
+
+def standard_energies(
+    nets: DlestNets,
+    heads: Sequence[Head],
+    held_out: Sequence[Head],
+    loop: LoopSettings,
+    settings: EnergySettings | None = None,
+    device: str = 'cpu',
+) -> list[dict]:
+    """Fit an energy to each standard T1w protocol of the phantom, the contrast of the paper.
+
+    The first, which is the default target, gets half of the budget; the others begin where it
+    ended.
+
+    Parameters
+    ----------
+    nets : DlestNets
+        Gets the energies.
+    heads, held_out : sequence of Head
+        To learn from and to be judged by; the latter may be none.
+    loop : LoopSettings
+        Budget of all together, and seed.
+    settings : EnergySettings, optional
+    device : str
+
+    Returns
+    -------
+    list of dict
+        What :func:`~harmony_app.training.dlest_energy.fit_energies` says of each.
+    """
+    settings = settings or EnergySettings()
+    protocols = {name: p for name, p in STANDARD.items() if p.contrast == 'T1w'}
+    facts = []
+    for place, (name, protocol) in enumerate(protocols.items()):
+        share = 0.5 if place == 0 else 0.5 / (len(protocols) - 1)
+        own = replace(loop, minutes=share * loop.minutes, steps=-(-loop.steps // len(protocols)))
+        source, check = (
+            PhantomSites(part, [protocol], settings) if part else None
+            for part in (heads, held_out)
+        )
+        keys = [energy_key(name, protocol.contrast)]
+        facts.append(fit_energies(nets, keys, source, settings, own, check, device))
+    return facts
+
+
+def _budget(settings: LoopSettings) -> LoopSettings:
+    return replace(
+        ENERGY_LOOP,
+        minutes=max(1.0, SHARE * settings.minutes),
+        steps=-(-settings.steps // 4),  # rounded up: 0 is no budget of steps
+        seed=settings.seed,
+        precision=settings.precision,
+        workers=settings.workers,
+    )
+
+
+def _sites(sessions: Sequence[Session]) -> list[tuple[str, str]]:
+    """Sites and contrasts of sessions, in order; scans without a site are one."""
+    found = {
+        (scan.site or NOBODY, scan.contrast) for session in sessions for scan in session.scans
+    }
+    return sorted(found, key=lambda f: (f[0], CONTRASTS.index(f[1])))
+
+
+def _site_of(session: Session, contrast: str) -> str | None:
+    for scan in session.scans:
+        if scan.contrast == contrast:
+            return scan.site or NOBODY
+    return None
+
+
+def _with(sessions: Sequence[Session], contrasts: Sequence[str]) -> list[Session]:
+    """Sessions, where together they have all contrasts; none else."""
+    known = {scan.contrast for session in sessions for scan in session.scans}
+    return list(sessions) if set(contrasts) <= known else []
