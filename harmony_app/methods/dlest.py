@@ -18,6 +18,7 @@ from harmony_app.methods.base import CONTRASTS, Harmonized, Scan, Style
 from harmony_app.methods.decoder import DecoderMethod, Encoded
 from harmony_app.nets.dlest import DlestConfig, DlestNets, energy_key
 
+
 class Dlest(DecoderMethod):
     """DLEST with the transfer as its last stage; parameters as of its base.
 

@@ -202,9 +202,7 @@ class DlestNets(ContrastNets):
         moved = langevin(self.energies[key], code, cells, self.config.chain, generator)
         return self.decode(moved, cells, mask)
 
-    def synthesize(
-        self, count: int, key: str, generator: torch.Generator
-    ) -> torch.Tensor:
+    def synthesize(self, count: int, key: str, generator: torch.Generator) -> torch.Tensor:
         """New slices (B, 1, *canvas) of a target's style, of noise (section 3.2.4)."""
         code = self.mapping(self.mapping.draw(count, generator))
         cells = torch.ones_like(code[:, :1])

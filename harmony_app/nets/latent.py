@@ -193,9 +193,7 @@ def centred(images: torch.Tensor, edge: int) -> torch.Tensor:
     if max(height, width) > edge:
         raise ValueError(f'a slice of {height} x {width} pixels does not fit a canvas of {edge}')
     top, left = (edge - height) // 2, (edge - width) // 2
-    return functional.pad(
-        images, (left, edge - width - left, top, edge - height - top)
-    )
+    return functional.pad(images, (left, edge - width - left, top, edge - height - top))
 
 
 class SpatialMapping(nn.Module):
@@ -223,9 +221,7 @@ class SpatialMapping(nn.Module):
         self.noise, self.shape = noise, tuple(shape)
         self.layers = _perceptron(noise, width, layers)
         self.coarse = nn.Parameter(torch.randn(width, shape[0] // 8, shape[1] // 8))
-        self.convs = nn.ModuleList(
-            MaskedConv(width, width, norm=True, kernel=3) for _ in range(4)
-        )
+        self.convs = nn.ModuleList(MaskedConv(width, width, norm=True, kernel=3) for _ in range(4))
         self.strength = nn.Parameter(torch.full((4, width), 0.05))
         self.modulations = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(4))
         self.head = nn.Conv2d(width, channels, 1)

@@ -1,19 +1,14 @@
 """Train the autoencoder of DLEST: ``python -m harmony_app.training.dlest --heads DIR --out DIR``."""
 
-import argparse
-import logging
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from harmony_app.errors import InputError
+from harmony_app.methods.dlest import Dlest
 from harmony_app.nets.dlest import VARIANTS, DlestNets
-from harmony_app.training import distributed
-from harmony_app.training.base import Training
-from harmony_app.training.crops import check_size
 from harmony_app.training.dlest_draws import PhantomSlices, Slices
 from harmony_app.training.dlest_losses import (
     fooling_loss,
@@ -23,68 +18,44 @@ from harmony_app.training.dlest_losses import (
 )
 from harmony_app.training.dlest_settings import LOOP, Settings
 from harmony_app.training.dlest_validation import example_picture, flattened, validate
-from harmony_app.training.heads import split_heads
-from harmony_app.training.loop import CHECKPOINT, Loop
-from harmony_app.training.options import add_loop_options, loop_settings
-from harmony_app.training.slice_scores import draw_checks
+from harmony_app.training.heads import Head
+from harmony_app.training.slice_command import slice_parser, train_slices
+from harmony_app.training.slice_training import SliceTraining
 
 TERMS = ('pixel', 'prior', 'latent', 'judging', 'penalty', 'fooling')
 TURNS = 4
 """Steps of a round, see :meth:`DlestTraining.compute_terms`."""
-CHECKS = (8, 2)
-"""Batches of the validation, and examples of each."""
 
 
-class DlestTraining(Training):
+class DlestTraining(SliceTraining):
     """Site-invariant generation (section 3.2.2): F, G, E and D, with no label of any site.
 
     The reconstruction is learned at every step. The sides of the game, and the latent error, take
-    turns as in ALAE (Pidhorskyi 2020), on whole slices.
-
-    Parameters
-    ----------
-    settings : Settings
-    source : object
-        ``draw(rng)`` gives :class:`~harmony_app.training.dlest_draws.Slices` of one example.
-    check : object, optional
-        The same of held-out heads or people; without it nothing is validated.
-    device : str
-        Of the networks.
-    seed : int
-        Of the initial weights.
+    turns as in ALAE (Pidhorskyi 2020), on whole slices. ``source`` gives
+    :class:`~harmony_app.training.dlest_draws.Slices`; other parameters are as of the base.
     """
 
+    method = 'dlest'
     terms = ('loss', *TERMS)
     score = 'psnr'
-
-    def __init__(
-        self,
-        settings: Settings,
-        source: object,
-        check: object | None = None,
-        device: str = 'cpu',
-        seed: int = 1,
-    ):
-        self.settings, self.source, self.device = settings, source, device
-        self._check, self._checks = check, None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            network = DlestNets(VARIANTS[settings.variant])
-        # the faster layout for few channels, on the CPU too
-        self.network = network.to(device, memory_format=torch.channels_last)
-        self.helpers = {}
-
+    checks = (8, 2)
+    judge = staticmethod(validate)
+    show = staticmethod(example_picture)
     collate = staticmethod(Slices.join)
 
-    def describe(self) -> dict:
-        """Settings, for JSON."""
-        return asdict(self.settings)
+    def make_network(self) -> DlestNets:
+        """Networks of the variant, without any energy."""
+        return DlestNets(VARIANTS[self.settings.variant])
 
-    def losses(self, batch: Slices, step: int, done: float) -> dict[str, torch.Tensor]:
-        """Every loss by name, 0 out of its turn, and their weighted sum ``loss``."""
+    @staticmethod
+    def phantom(heads: Sequence[Head], settings: Settings, judged: bool) -> PhantomSlices:
+        """Slices of heads; those that are judged are drawn alike."""
+        return PhantomSlices(heads, settings, VARIANTS[settings.variant].canvas)
+
+    def weights(self, done: float) -> dict[str, float]:
+        """Weight of each loss by name, the same all along."""
         settings = self.settings
-        terms = self.compute_terms(batch.to(self.device), step % TURNS)
-        weights = {
+        return {
             'pixel': settings.pixel,
             'prior': settings.prior,
             'latent': settings.latent,
@@ -92,7 +63,10 @@ class DlestTraining(Training):
             'penalty': settings.adversarial * settings.penalty / 2,
             'fooling': settings.adversarial,
         }
-        return {'loss': sum(weights[name] * terms[name] for name in TERMS)} | terms
+
+    def losses(self, batch: Slices, step: int, done: float) -> dict[str, torch.Tensor]:
+        """Every loss by name, 0 out of its turn, and their weighted sum ``loss``."""
+        return self.weighted(self.compute_terms(batch.to(self.device), step % TURNS), done)
 
     def compute_terms(self, batch: Slices, turn: int) -> dict[str, torch.Tensor]:
         """Every loss on a batch, not weighted, by name.
@@ -143,51 +117,25 @@ class DlestTraining(Training):
         shape = (len(code), 1, *code.shape[2:])
         return torch.randn(shape, generator=generator, device=self.device)
 
-    def validate(self, network: DlestNets) -> dict[str, float]:
-        """See :func:`harmony_app.training.dlest_validation.validate`."""
-        return validate(network, self._held_out()) if self._check is not None else {}
-
-    def picture(self, network: DlestNets) -> np.ndarray | None:
-        """See :func:`harmony_app.training.dlest_validation.example_picture`."""
-        return example_picture(network, self._held_out()[0]) if self._check is not None else None
-
-    def _held_out(self) -> list[Slices]:
-        """The same examples each time."""
-        if self._checks is None:
-            self._checks = draw_checks(self._check, *CHECKS, self.device)
-        return self._checks
+    def begin_from(self, folder: Path) -> None:
+        """Start from the networks of a model folder; its energies are of the codes they made."""
+        known = Dlest.load(folder, self.device).nets
+        if known.config != self.network.config:
+            raise InputError(f'{folder} has other widths than the variant {self.settings.variant}')
+        kept = {k: v for k, v in known.state_dict().items() if not k.startswith('energies.')}
+        self.network.load_state_dict(kept)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Command line of the training."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--heads', type=Path, required=True, help='folder of cached heads')
-    parser.add_argument('--out', type=Path, required=True, help='folder of checkpoint and log')
-    parser.add_argument('--size', type=int, default=Settings.size, help='edge of the crops')
-    parser.add_argument('--variant', choices=sorted(VARIANTS), default='compact')
-    parser.add_argument('--resume', action='store_true', help='continue from the checkpoint')
-    parser.add_argument('--device', default='cpu')
-    add_loop_options(parser, LOOP)
+    parser = slice_parser(__doc__, Settings(), VARIANTS, LOOP)
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    check_size(options.size)
-    checkpoint = options.out / CHECKPOINT
-    if checkpoint.exists() and not options.resume:
-        raise InputError(f'{checkpoint} exists: give --resume or another --out')
-    if options.resume and not checkpoint.exists():
-        raise InputError(f'{checkpoint}: no checkpoint to resume from')
     settings = replace(Settings(), variant=options.variant, size=options.size)
-    canvas = VARIANTS[settings.variant].canvas
-    ranks = distributed.start(options.device)
-    device = ranks.device(options.device)
-    heads, held_out = split_heads(options.heads, options.seed)
-    source = PhantomSlices(heads, settings, canvas)
-    check = PhantomSlices(held_out, settings, canvas) if held_out else None
-    training = DlestTraining(settings, source, check, device, options.seed)
-    loop = Loop(training, loop_settings(options, LOOP), options.out, device, ranks)
-    loop.resume()
-    loop.run()
-    distributed.finish()
+
+    def begin(heads, held_out, device, seed):
+        return DlestTraining.on_phantom(settings, heads, held_out, device, seed)
+
+    train_slices(options, LOOP, begin)
 
 
 if __name__ == '__main__':

@@ -165,9 +165,7 @@ class RealSlices:
         return inner(np.clip(image, 0, None) * (brain > 127), self.canvas).astype(np.float32)
 
 
-def middle_slab(
-    volumes: Sequence[np.ndarray], brain: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def middle_slab(volumes: Sequence[np.ndarray], brain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Slices around the middle of a brain, read once, and a place in each.
 
     Parameters

@@ -1,27 +1,24 @@
 """How the group level trains DLEST and fits it to a new site."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from harmony_app.errors import InputError
 from harmony_app.methods.base import CONTRASTS, Method
 from harmony_app.methods.dlest import Dlest
 from harmony_app.nets.dlest import VARIANTS, DlestNets, energy_key
 from harmony_app.training.base import LoopSettings, Training
-from harmony_app.training.crops import check_size
 from harmony_app.training.dlest import DlestTraining
-from harmony_app.training.dlest_draws import PhantomSlices, RealSlices
+from harmony_app.training.dlest_draws import RealSlices
 from harmony_app.training.dlest_energy import EnergyTraining, fit_energies
 from harmony_app.training.dlest_settings import ENERGY_LOOP, LOOP, EnergySettings, Settings
 from harmony_app.training.dlest_sites import PhantomSites, Planes, SiteSlices, shown_sessions
 from harmony_app.training.heads import Head
-from harmony_app.training.material import Material, PhantomConfig
-from harmony_app.training.mixture import mixed
-from harmony_app.training.recipe import Recipe
+from harmony_app.training.material import Material
 from harmony_app.training.sessions import Session
+from harmony_app.training.slice_recipe import SliceRecipe
 from harmony_app.training.styles import STANDARD
 
 NOBODY = 'group'
@@ -31,7 +28,7 @@ SHARE = 0.4
 """Of the budget of the autoencoder that the energies get beside it."""
 
 
-class DlestRecipe(Recipe):
+class DlestRecipe(SliceRecipe):
     """The autoencoder, then an energy for each style and site there is.
 
     Fitted to a new site is an energy of its own, and nothing else (section 3.2.3). It begins as
@@ -40,47 +37,26 @@ class DlestRecipe(Recipe):
 
     method = 'dlest'
     loop = LOOP
+    decoder = Dlest
+    trainer = DlestTraining
+    settings = Settings()
+    pairs = False
     adapted = ('energies.',)
     adaptation_steps = 300
     slower = LOOP.rate / ENERGY_LOOP.rate
 
-    def training(
-        self, material: Material, device: str, seed: int, begin_from: Path | None
-    ) -> Training:
-        """Slices of sessions and of the phantom; nothing has to be told of their sites."""
-        file = material.phantom or PhantomConfig()
-        given = {'size': file.size, 'variant': file.variant}
-        parent = None
-        if begin_from is not None:
-            parent = Dlest.load(begin_from, device).nets
-            given['variant'] = parent.config.variant
-        settings = replace(Settings(), **{k: v for k, v in given.items() if v is not None})
-        check_size(settings.size)
-        if settings.variant not in VARIANTS:
-            raise InputError(
-                f'variant {settings.variant!r} of dlest: choose one of {", ".join(VARIANTS)}'
-            )
-        canvas = VARIANTS[settings.variant].canvas
+    def real(
+        self, sessions: Sequence[Session], settings: Settings, judged: bool, material: Material
+    ) -> RealSlices | None:
+        """Slices of sessions; nothing has to be told of their sites."""
+        if not sessions:
+            return None
+        remapped = {'remapped': 0.0} if judged else {}
+        return RealSlices(sessions, settings, VARIANTS[settings.variant].canvas, **remapped)
 
-        def real(sessions, judged):
-            remapped = {'remapped': 0.0} if judged else {}
-            return RealSlices(sessions, settings, canvas, **remapped) if sessions else None
-
-        def phantom(heads):
-            return PhantomSlices(heads, settings, canvas) if heads else None
-
-        source = mixed(
-            real(material.training, False), phantom(material.heads), material.shares()
-        )
-        check = mixed(
-            real(material.validation, True), phantom(material.held_out), material.shares()
-        )
-        training = DlestTraining(settings, source, check, device, seed)
-        if parent is not None:
-            # energies are of the codes of one autoencoder
-            kept = {k: v for k, v in parent.state_dict().items() if not k.startswith('energies.')}
-            training.network.load_state_dict(kept)
-        return training
+    def adapted_settings(self, settings: Settings, metadata: Mapping) -> Settings:
+        """As they are: the autoencoder is not fitted to a site."""
+        return settings
 
     def adaptation(
         self,
@@ -136,11 +112,6 @@ class DlestRecipe(Recipe):
             facts.append(fit_energies(network, keys, source, told, share, None, device))
         return Dlest(network.to('cpu'), None, {}), {'energies_fitted': facts}
 
-    @staticmethod
-    def network_of(method: Method) -> DlestNets:
-        """All networks."""
-        return method.nets
-
     def adopt(self, method: Method, network: torch.nn.Module) -> None:
         """Its energies beside those of the model."""
         device = next(method.nets.parameters()).device
@@ -184,8 +155,7 @@ def standard_energies(
         share = 0.5 if place == 0 else 0.5 / (len(protocols) - 1)
         own = replace(loop, minutes=share * loop.minutes, steps=-(-loop.steps // len(protocols)))
         source, check = (
-            PhantomSites(part, [protocol], settings) if part else None
-            for part in (heads, held_out)
+            PhantomSites(part, [protocol], settings) if part else None for part in (heads, held_out)
         )
         keys = [energy_key(name, protocol.contrast)]
         facts.append(fit_energies(nets, keys, source, settings, own, check, device))
@@ -205,9 +175,7 @@ def _budget(settings: LoopSettings) -> LoopSettings:
 
 def _sites(sessions: Sequence[Session]) -> list[tuple[str, str]]:
     """Sites and contrasts of sessions, in order; scans without a site are one."""
-    found = {
-        (scan.site or NOBODY, scan.contrast) for session in sessions for scan in session.scans
-    }
+    found = {(scan.site or NOBODY, scan.contrast) for session in sessions for scan in session.scans}
     return sorted(found, key=lambda f: (f[0], CONTRASTS.index(f[1])))
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from harmony_app.training.base import LoopSettings
+from harmony_app.training.slice_settings import SliceSettings
 
 LOOP = LoopSettings(
     minutes=60.0,
@@ -31,17 +32,13 @@ ENERGY_LOOP = LoopSettings(
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(SliceSettings):
     """Widths, crops and weights of the losses of the autoencoder (equations 1 to 5).
 
-    The paper gives no weights; its public successor of ALAE weighs the pixels a hundredfold.
+    The paper gives no weights. Widths are those of :data:`harmony_app.nets.dlest.VARIANTS`.
 
     Parameters
     ----------
-    variant : str
-        Widths, a name in :data:`harmony_app.nets.dlest.VARIANTS`.
-    size : int
-        Edge of the crops.
     looks : int
         Scans of each crop, every one by a scanner of its own.
     t1w : float
@@ -56,15 +53,13 @@ class Settings:
         Weight of both sides of the game (equations 3 and 4).
     penalty : float
         gamma of the gradient penalty of real slices (after equation 4).
-    prior : float
-        Weight of the mean square of a code, and ``jitter`` the standard deviation of noise that
-        is added to codes before they are decoded. Ours: together they are the bottleneck of a
-        variational autoencoder of fixed variance, without which neighbours of a code mean nothing
-        and a chain leaves what the decoder knows.
-    jitter : float
+    prior, jitter : float
+        Weight of the mean square of a code, and standard deviation of the noise that is added to
+        codes before they are decoded. Ours: together they are the bottleneck of a variational
+        autoencoder of fixed variance, without which neighbours of a code mean nothing and a chain
+        leaves what the decoder knows.
     """
 
-    variant: str = 'compact'
     size: int = 96
     looks: int = 3
     t1w: float = 0.7

@@ -29,8 +29,9 @@ def validate(nets: DlestNets, batches: Sequence[Slices]) -> dict[str, float]:
             for name, value in scores.items():
                 values.setdefault(name, []).append(value)
         code, cells = nets.encode(images, masks)
-        values.setdefault('code_spread', []).append(float(code.square().sum() / cells.sum()
-                                                          / code.shape[1]) ** 0.5)
+        values.setdefault('code_spread', []).append(
+            float(code.square().sum() / cells.sum() / code.shape[1]) ** 0.5
+        )
     return {name: float(np.mean(v)) for name, v in sorted(values.items())}
 
 

@@ -10,7 +10,6 @@ import torch
 
 from harmony_app.errors import InputError
 from harmony_app.imaging.volume import Volume
-from harmony_app.methods.base import Scan
 from harmony_app.methods.dlest import Dlest
 from harmony_app.nets.dlest import VARIANTS, DlestNets, energy_key
 from harmony_app.nets.energy import langevin
@@ -37,7 +36,7 @@ from harmony_app.training.dlest_sites import (
     remapped,
     shown_sessions,
 )
-from harmony_app.training.loop import BEST, CHECKPOINT, Loop
+from harmony_app.training.loop import BEST, Loop
 from harmony_app.training.material import Material
 from harmony_app.training.parts import keep_all_but
 from harmony_app.training.slice_scores import draw_checks
@@ -66,6 +65,8 @@ def tiny():
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(VARIANTS, 'tiny', config)
+        patch.setattr(DlestTraining, 'checks', (1, 2))
+        patch.setattr('harmony_app.training.dlest_energy.CHECKS', (1, 2))
         yield
 
 
@@ -290,7 +291,7 @@ def test_validation_judges_a_model_without_the_energy_by_its_reconstruction(head
 
 
 def test_a_training_ends_in_a_model_that_gives_the_same(head, tmp_path, monkeypatch):
-    for module in ('dlest', 'dlest_weights'):
+    for module in ('slice_command', 'dlest_weights'):
         monkeypatch.setattr(
             f'harmony_app.training.{module}.split_heads', lambda folder, seed: ([head], [head])
         )
@@ -303,7 +304,16 @@ def test_a_training_ends_in_a_model_that_gives_the_same(head, tmp_path, monkeypa
     main([*common, '--steps', '3', '--batch', '1', '--resume'])
     model = tmp_path / 'model'
     dlest_weights.main(
-        [str(out / BEST), str(model), '--heads', str(tmp_path), '--energy-steps', '1', '--size', '32']
+        [
+            str(out / BEST),
+            str(model),
+            '--heads',
+            str(tmp_path),
+            '--energy-steps',
+            '1',
+            '--size',
+            '32',
+        ]
     )
     method = Dlest.load(model)
     keys = [energy_key(n, 'T1w') for n, p in STANDARD.items() if p.contrast == 'T1w']
@@ -315,7 +325,7 @@ def test_a_training_ends_in_a_model_that_gives_the_same(head, tmp_path, monkeypa
     state = method.nets.state_dict()
     for name, tensor in expected.state_dict().items():
         assert torch.equal(state[name], tensor.half().float()), name
-    with pytest.raises(InputError, match='no checkpoint'):
+    with pytest.raises(InputError, match='not a checkpoint'):
         dlest_weights.read_averaged(tmp_path / 'nothing.safetensors')
 
 
@@ -368,7 +378,7 @@ def test_a_model_of_sessions_has_an_energy_for_each_site(head, monkeypatch):
 
 
 def test_a_training_on_sessions_begins_where_a_model_stands(tmp_path, monkeypatch):
-    monkeypatch.setattr(dlest_recipe, 'Settings', lambda: SETTINGS)
+    monkeypatch.setattr(DlestRecipe, 'settings', SETTINGS)
     parent = tmp_path / 'parent'
     known = networks(KEY)
     Dlest(known, None, {'styles': []}).save(parent)
@@ -398,9 +408,7 @@ def test_energies_of_two_contrasts_learn_from_their_own(head):
     network = networks()
     keys = [energy_key('B', 'T1w'), energy_key('B', 'T2w')]
     planes = Planes([shown(0.5)], 9)
-    training = EnergyTraining(
-        network, keys, SiteSlices([planes] * 2, [None] * 2, ENERGY), ENERGY
-    )
+    training = EnergyTraining(network, keys, SiteSlices([planes] * 2, [None] * 2, ENERGY), ENERGY)
     batch = drawn(training.source, 8)
     assert set(batch.kind.tolist()) == {0, 1}
     one = batch.take(batch.kind == 1)
