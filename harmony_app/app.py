@@ -73,7 +73,7 @@ def run(config: RunConfig) -> ExitCode:
 
 def run_group(config: RunConfig) -> list[str]:
     """Do what ``--task`` says with the results of the participant level; says what came of it."""
-    if config.task in ('train', 'adapt', 'styles'):
+    if config.task in ('train', 'adapt', 'styles', 'synthesize'):
         from harmony_app.workflows.model_tasks import run_task
 
         check_input_folder(config.bids_dir)

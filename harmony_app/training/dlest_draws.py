@@ -201,3 +201,15 @@ def inner(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """
     rows, columns = ((n - m) // 2 for n, m in zip(image.shape, shape, strict=True))
     return image[rows : rows + shape[0], columns : columns + shape[1]]
+
+
+def padded_inner(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """As :func:`inner`, of an image that is laid into zeros where it is smaller.
+
+    Examples
+    --------
+    >>> padded_inner(np.ones((1, 4)), (3, 2)).sum(axis=1)
+    array([0., 2., 0.])
+    """
+    missing = [max(0, m - n) for n, m in zip(image.shape, shape, strict=True)]
+    return inner(np.pad(image, [(n // 2, n - n // 2) for n in missing]), shape)

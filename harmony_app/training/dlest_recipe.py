@@ -17,6 +17,7 @@ from harmony_app.training.dlest_settings import ENERGY_LOOP, LOOP, EnergySetting
 from harmony_app.training.dlest_sites import PhantomSites, Planes, SiteSlices, shown_sessions
 from harmony_app.training.heads import Head
 from harmony_app.training.material import Material
+from harmony_app.training.recipe import ADAPTATION_STEPS
 from harmony_app.training.sessions import Session
 from harmony_app.training.slice_recipe import SliceRecipe
 from harmony_app.training.styles import STANDARD
@@ -42,8 +43,6 @@ class DlestRecipe(SliceRecipe):
     settings = Settings()
     pairs = False
     adapted = ('energies.',)
-    adaptation_steps = 300
-    slower = LOOP.rate / ENERGY_LOOP.rate
 
     def real(
         self, sessions: Sequence[Session], settings: Settings, judged: bool, material: Material
@@ -111,6 +110,10 @@ class DlestRecipe(SliceRecipe):
             keys = [energy_key(site, contrast)]
             facts.append(fit_energies(network, keys, source, told, share, None, device))
         return Dlest(network.to('cpu'), None, {}), {'energies_fitted': facts}
+
+    def adaptation_loop(self) -> LoopSettings:
+        """That of an energy."""
+        return replace(ENERGY_LOOP, steps=ADAPTATION_STEPS)
 
     def adopt(self, method: Method, network: torch.nn.Module) -> None:
         """Its energies beside those of the model."""

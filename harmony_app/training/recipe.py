@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -24,6 +25,9 @@ _RECIPES = {
 
 TRAINED = tuple(_RECIPES)
 """Methods that can be trained."""
+
+ADAPTATION_STEPS = 200
+"""Budget of an adaptation where none is given."""
 
 
 class Recipe(ABC):
@@ -97,6 +101,10 @@ class Recipe(ABC):
         seed : int
             Of whatever is not part of the model.
         """
+
+    def adaptation_loop(self) -> LoopSettings:
+        """What the loop is told for that: a fraction of the rate and a short budget."""
+        return replace(self.loop, rate=self.loop.rate / SLOWER, steps=ADAPTATION_STEPS)
 
     @abstractmethod
     def finish(

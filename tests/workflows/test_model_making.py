@@ -302,7 +302,7 @@ def test_haca3_is_adapted_with_a_fixed_decoder(config, tmp_path, monkeypatch):
     name = 'harmony_app.training.haca3.Haca3Training.validate'
     monkeypatch.setattr(name, lambda self, net: {'psnr_all': next(scores)})
     monkeypatch.setattr('harmony_app.training.haca3.Haca3Training.picture', lambda self, net: None)
-    monkeypatch.setattr(model_adaptation, 'SLOWER', 0.1)
+    monkeypatch.setattr('harmony_app.training.recipe.SLOWER', 0.1)
     wanted = replace(config, method='haca3', task='adapt', site='A', model=tmp_path / 'parent')
     run(replace(wanted, model_out=tmp_path / 'child'))
     parent, child = Haca3.load(tmp_path / 'parent'), Haca3.load(tmp_path / 'child')
@@ -337,7 +337,7 @@ def test_calamiti_is_trained_on_scans_and_fitted_to_a_site(config, tmp_path, mon
     name = 'harmony_app.training.calamiti.CalamitiTraining'
     monkeypatch.setattr(f'{name}.validate', lambda self, net: {'psnr_all': next(scores)})
     monkeypatch.setattr(f'{name}.picture', lambda self, net: None)
-    monkeypatch.setattr(model_adaptation, 'SLOWER', 0.1)
+    monkeypatch.setattr('harmony_app.training.recipe.SLOWER', 0.1)
     wanted = replace(config, method='calamiti', task='adapt', site='A', model=tmp_path / 'parent')
     run(replace(wanted, model_out=tmp_path / 'child'))
     child = Calamiti.load(tmp_path / 'child').nets.state_dict()
