@@ -14,6 +14,7 @@ from scipy import ndimage
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.training.dlest_settings import Settings
 from harmony_app.training.heads import Head
+from harmony_app.training.randomize import random_monotone_map
 from harmony_app.training.session_slices import SessionDraw, SessionSlices
 from harmony_app.training.sessions import Session
 from harmony_app.training.slice_batch import Drawn
@@ -80,14 +81,7 @@ class PhantomSlices(SliceSampler):
             look = self._look(rng)
             images.append(draw.scan(look, look.render(fractions)) * shown)
             masks.append(shown)
-        return Slices.of(
-            {
-                'images': np.stack(images).astype(np.float32),
-                'masks': np.stack(masks).astype(np.float32),
-                'whole': self._whole(rng)[None],
-                'seeds': rng.integers(2**62),
-            }
-        )
+        return _example(images, masks, self._whole(rng), rng)
 
     def _look(self, rng: np.random.Generator):
         contrast = 'T1w'
@@ -131,8 +125,6 @@ class RealSlices:
 
     def draw(self, rng: np.random.Generator) -> Slices:
         """Draw a batch of one example."""
-        from harmony_app.training.randomize import random_monotone_map
-
         draw = SessionDraw(self.slices, rng)
         images, masks = [], []
         for _ in range(self.settings.looks):
@@ -144,14 +136,7 @@ class RealSlices:
                 image = np.interp(image, *random_monotone_map(rng.uniform(0, 0.25), rng))
             images.append(image * shown)
             masks.append(shown)
-        return Slices.of(
-            {
-                'images': np.stack(images).astype(np.float32),
-                'masks': np.stack(masks).astype(np.float32),
-                'whole': self._whole(rng)[None],
-                'seeds': rng.integers(2**62),
-            }
-        )
+        return _example(images, masks, self._whole(rng), rng)
 
     def _whole(self, rng: np.random.Generator) -> np.ndarray:
         draw = SessionDraw(self.slices, rng)
@@ -163,6 +148,17 @@ class RealSlices:
         slab, points = middle_slab([scan.data()[None], maps], maps[0] > 127)
         image, brain = draw.crop([slab], points, AXIAL).numpy()
         return inner(np.clip(image, 0, None) * (brain > 127), self.canvas).astype(np.float32)
+
+
+def _example(images, masks, whole: np.ndarray, rng: np.random.Generator) -> Slices:
+    return Slices.of(
+        {
+            'images': np.stack(images).astype(np.float32),
+            'masks': np.stack(masks).astype(np.float32),
+            'whole': whole[None],
+            'seeds': rng.integers(2**62),
+        }
+    )
 
 
 def middle_slab(volumes: Sequence[np.ndarray], brain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
