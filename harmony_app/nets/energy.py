@@ -36,7 +36,7 @@ class ChainConfig:
 
     steps: int = 6
     step: float = 4e-4
-    temperature: float = 6e-4
+    temperature: float = 2e-4
     noise_at_use: bool = False
     seed: int = 0
 
@@ -68,8 +68,6 @@ class EnergyNet(nn.Module):
         self.first = nn.Conv2d(channels, width, kernel, padding=kernel // 2)
         self.second = nn.Conv2d(width, width, 1)
         self.head = nn.Conv2d(width, 1, 1)
-        # small at the start: a chain begins by hardly moving
-        self.head.weight.data.mul_(0.1)
         self.style = None
         if pooled:
             self.style = nn.Sequential(

@@ -8,7 +8,7 @@ from harmony_app.training.slice_settings import SliceSettings
 LOOP = LoopSettings(
     minutes=60.0,
     batch=2,
-    rate=1e-3,
+    rate=2e-3,
     warm_steps=100,
     plateau=0.3,
     average=0.995,
@@ -20,7 +20,7 @@ LOOP = LoopSettings(
 ENERGY_LOOP = LoopSettings(
     minutes=4.0,
     batch=4,
-    rate=1e-3,
+    rate=3e-3,
     decay=0.0,
     warm_steps=20,
     plateau=0.3,
@@ -69,7 +69,7 @@ class Settings(SliceSettings):
     adversarial: float = 0.1
     penalty: float = 10.0
     prior: float = 0.003
-    jitter: float = 0.1
+    jitter: float = 0.05
 
 
 @dataclass(frozen=True)
