@@ -43,18 +43,12 @@ class Recipe(ABC):
         Beginnings of the names of the weights that are fitted to a new site.
     keeps_biology : bool
         Whether it learns from what is known of people (``Material.biology``).
-    adaptation_steps : int
-        Budget of that where none is given.
-    slower : float
-        The learning rate is divided by this then.
     """
 
     method: str
     loop: LoopSettings
     adapted: tuple[str, ...]
     keeps_biology: bool = False
-    adaptation_steps: int = 200
-    slower: float = SLOWER
 
     @abstractmethod
     def training(

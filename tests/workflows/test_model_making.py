@@ -28,7 +28,6 @@ from harmony_app.nets.unet import UNetConfig
 from harmony_app.phantom.tissues import TISSUES
 from harmony_app.training import sessions, transfer
 from harmony_app.training.imunity_settings import Settings as Small
-from harmony_app.workflows import model_adaptation
 from harmony_app.workflows.model_making import merge_styles
 from harmony_app.workflows.targets import resolve_targets
 from harmony_app.workflows.training_inputs import find_sessions, read_phantom
@@ -370,7 +369,7 @@ def test_imunity_keeps_biology_and_is_fitted_to_a_site(config, tmp_path, monkeyp
     scores = iter((1.0, 2.0))
     monkeypatch.setattr(f'{name}.validate', lambda self, net: {'psnr_all': next(scores)})
     monkeypatch.setattr(f'{name}.picture', lambda self, net: None)
-    monkeypatch.setattr(model_adaptation, 'SLOWER', 0.1)
+    monkeypatch.setattr('harmony_app.training.recipe.SLOWER', 0.1)
     wanted = replace(config, task='adapt', site='A', model=tmp_path / 'parent')
     run(replace(wanted, model_out=tmp_path / 'child'))
     child = ImUnity.load(tmp_path / 'child').nets.state_dict()
