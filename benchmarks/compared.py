@@ -1,6 +1,7 @@
 """The methods that are compared, each with the style of other people at the target."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from harmony_app.errors import HarmonyError, ModelError, OptionError, ScanError
 from harmony_app.methods.base import Harmonized, Method, Scan, Style
 from harmony_app.methods.model_folder import read_metadata
 from harmony_app.methods.registry import GROUP_METHODS, METHOD_NAMES, get_method, packaged_model
-from harmony_app.training.recipe import TRAINED
+from harmony_app.training.dlest_energy import fit_energy_to_scans
+from harmony_app.training.dlest_settings import ENERGY_LOOP
+from harmony_app.training.recipe import ADAPTATION_STEPS, TRAINED
 
 MEDIAN = 'calamiti-median'
 """The decoder of CALAMITI without its fusion networks (a row of its Table 3)."""
 
-DECODERS = {f'{method}-decoder': method for method in ('haca3', 'calamiti', 'imunity')}
+DECODERS = {f'{method}-decoder': method for method in ('haca3', 'calamiti', 'imunity', 'dlest')}
 DECODERS |= {MEDIAN: 'calamiti'}
 """Methods that end in the transfer, by the name of the row with the plain image of their decoder."""
 
@@ -91,6 +94,28 @@ def make_method(name: str, models: Mapping[str, str], transfer: Method | None = 
         options['transfer'] = transfer or make_method('transfer', models)
     folder = models.get(method)
     return get_method(method, Path(folder) if folder else None, **options)
+
+
+def reached(method: Method, style: Style, scans: Sequence[Scan], subject: str) -> Style:
+    """A style that a method reaches, fitted to the scans that it was encoded of where it has to be.
+
+    DLEST reaches a site by an energy, which is fitted to scans of other people there, as in the
+    paper; its name says who was left out.
+
+    Raises
+    ------
+    OptionError
+        Where the model has no energy of the contrast to begin from.
+    """
+    if method.reaches(style.name, style.contrast):
+        return style
+    if not any(key.startswith(f'{style.contrast}:') for key in method.nets.energies):
+        method.check_target(style)
+    style = replace(style, name=f'{style.name} without sub-{subject}')
+    if not method.reaches(style.name, style.contrast):
+        loop = replace(ENERGY_LOOP, steps=ADAPTATION_STEPS)
+        fit_energy_to_scans(method.nets, style.name, scans, loop=loop)
+    return style
 
 
 class Remembering(Method):
@@ -198,7 +223,7 @@ class Compared:
         styles: dict[str, Style | Exception] = {}
         for name, method in self.methods.items():
             try:
-                styles[name] = method.encode_target(scans, target)
+                styles[name] = reached(method, method.encode_target(scans, target), scans, subject)
             except (HarmonyError, ValueError) as error:
                 styles[name] = error
         self.forget()

@@ -23,6 +23,7 @@ from harmony_app.workflows.checks import (
     check_device,
     check_folders,
     check_input_folder,
+    check_measured,
     check_method,
     check_scans,
     method_options,
@@ -73,7 +74,7 @@ def run(config: RunConfig) -> ExitCode:
 
 def run_group(config: RunConfig) -> list[str]:
     """Do what ``--task`` says with the results of the participant level; says what came of it."""
-    if config.task in ('train', 'adapt', 'styles'):
+    if config.task in ('train', 'adapt', 'styles', 'synthesize'):
         from harmony_app.workflows.model_tasks import run_task
 
         check_input_folder(config.bids_dir)
@@ -147,6 +148,7 @@ def make_plan(config: RunConfig) -> Plan:
     root = config.bids_dir.resolve()
     inventory = discover(root, _selection(config))
     targets = resolve_targets(config.target, root, model)
+    check_measured(method, targets)
     for style in targets.styles.values():
         method.check_target(style)
     check_scans(method, [s for s in inventory.scans if s.contrast in targets.contrasts])

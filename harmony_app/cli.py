@@ -132,6 +132,7 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
         phantom=_absolute(arguments.phantom),
         biology=tuple(dict.fromkeys(arguments.biology)),
         site=arguments.site,
+        count=arguments.n,
         model_out=_absolute(arguments.model_out),
         minutes=arguments.minutes,
         steps=arguments.steps,

@@ -27,14 +27,17 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
         help='report: gather the tables of all participants; evaluate: measure what harmonization '
         'did to the study, in tables and a page (group.html); train: train a model of --method on '
         'the preprocessed scans or the phantom; adapt: fit a model to --site; styles: keep the '
-        'average style of sites in a model. Labels, --modalities and --bids-filter-file choose '
+        'average style of sites in a model; synthesize: make new slices in the style of --site, of '
+        'noise (dlest). Labels, --modalities and --bids-filter-file choose '
         'among the results; options of harmonization have no effect on report and evaluate',
     )
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the tasks that make models."""
-    group = parser.add_argument_group('Options for training (group --task train, adapt, styles)')
+    group = parser.add_argument_group(
+        'Options for training (group --task train, adapt, styles, synthesize)'
+    )
     group.add_argument(
         '--phantom',
         type=Path,
@@ -51,7 +54,16 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         'to keep; method imunity',
     )
     group.add_argument(
-        '--site', metavar='NAME', help='site to adapt to, or whose style to keep; every site else'
+        '--site',
+        metavar='NAME',
+        help='site to adapt to, whose style to keep (every site else), or to make slices of',
+    )
+    group.add_argument(
+        '--n',
+        type=positive,
+        default=20,
+        metavar='N',
+        help='slices to make of each contrast (synthesize)',
     )
     group.add_argument(
         *flags('model-out'),

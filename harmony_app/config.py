@@ -32,7 +32,7 @@ PACKAGES = (
 
 DEFAULT_SEED = 20231
 
-TASKS = ('report', 'evaluate', 'train', 'adapt', 'styles')
+TASKS = ('report', 'evaluate', 'train', 'adapt', 'styles', 'synthesize')
 """What the group level can do; the first is the default."""
 
 
@@ -89,7 +89,9 @@ class RunConfig:
     biology : tuple of str
         Columns of participants.tsv that a training is to keep.
     site : str or None
-        Site to adapt to or to measure; None for every site.
+        Site to adapt to, to measure or to make slices of; None for every site.
+    count : int
+        Slices to make.
     model_out : Path or None
         Model folder to write; None for one in ``models`` of the results.
     minutes : float or None
@@ -134,6 +136,7 @@ class RunConfig:
     phantom: Path | None = None
     biology: tuple[str, ...] = ()
     site: str | None = None
+    count: int = 20
     model_out: Path | None = None
     minutes: float | None = None
     steps: int | None = None

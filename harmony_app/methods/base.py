@@ -214,6 +214,8 @@ class Method(ABC):
         Whether it reads ``Scan.site_average``.
     takes_target : bool
         Whether a target can be chosen. The styles of a method without are those of its model.
+    measures_targets : bool
+        Whether any scan can be the target; a method without reaches the styles of its model.
     """
 
     name: str
@@ -221,6 +223,7 @@ class Method(ABC):
     can_impute: bool = False
     uses_site_average: bool = False
     takes_target: bool = True
+    measures_targets: bool = True
 
     @abstractmethod
     def harmonize(self, session: Sequence[Scan], target: Style) -> list[Harmonized]:
@@ -257,6 +260,10 @@ class Method(ABC):
         ScanError
             The other scans of its session are harmonized all the same.
         """
+
+    def reaches(self, name: str, contrast: str) -> bool:
+        """Whether a style of this name and contrast can be a target: any, unless it says otherwise."""
+        return True
 
     def encode_target(self, scans: Sequence[Scan], name: str) -> Style:
         """Average style of scans of one contrast (one image, a session, a site).

@@ -14,6 +14,7 @@ _CLASSES = {
     'calamiti': 'harmony_app.methods.calamiti:Calamiti',
     'imunity': 'harmony_app.methods.imunity:ImUnity',
     'mispel': 'harmony_app.methods.mispel:Mispel',
+    'dlest': 'harmony_app.methods.dlest:Dlest',
     'none': 'harmony_app.methods.classical.unchanged:Unchanged',
     'histogram-matching': 'harmony_app.methods.classical.histogram_matching:HistogramMatching',
     'white-stripe': 'harmony_app.methods.classical.white_stripe:WhiteStripe',

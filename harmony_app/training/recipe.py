@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -21,10 +22,14 @@ _RECIPES = {
     'calamiti': 'harmony_app.training.calamiti_recipe:CalamitiRecipe',
     'imunity': 'harmony_app.training.imunity_recipe:ImUnityRecipe',
     'mispel': 'harmony_app.training.mispel_recipe:MispelRecipe',
+    'dlest': 'harmony_app.training.dlest_recipe:DlestRecipe',
 }
 
 TRAINED = tuple(_RECIPES)
 """Methods that can be trained."""
+
+ADAPTATION_STEPS = 200
+"""Budget of an adaptation where none is given."""
 
 
 class Recipe(ABC):
@@ -54,7 +59,7 @@ class Recipe(ABC):
     keeps_biology: bool = False
     matched: bool = False
     slower: float = SLOWER
-    adaptation_steps: int = 200
+    adaptation_steps: int = ADAPTATION_STEPS
 
     def usable(
         self, sessions: Sequence[SessionFiles], site: str | None = None
@@ -122,6 +127,10 @@ class Recipe(ABC):
         site : str
             Its name.
         """
+
+    def adaptation_loop(self) -> LoopSettings:
+        """What the loop is told for that: a fraction of the rate and a short budget."""
+        return replace(self.loop, rate=self.loop.rate / self.slower, steps=self.adaptation_steps)
 
     @abstractmethod
     def finish(

@@ -34,6 +34,10 @@ class Drawn:
         """Batches one after the other."""
         return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
+    def take(self, chosen: torch.Tensor) -> Self:
+        """Examples that are chosen, by a mask (B,) or their numbers."""
+        return type(self)(*(getattr(self, f.name)[chosen] for f in fields(self)))
+
     def to(self, device: str) -> Self:
         """The batch on a device."""
         return type(self)(*(getattr(self, f.name).to(device) for f in fields(self)))

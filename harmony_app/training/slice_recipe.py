@@ -116,7 +116,7 @@ class SliceRecipe(Recipe):
         settings = self.settings_for(settings, material, begin_from is not None)
         source, check = (
             mixed(
-                self._real(sessions, settings, judged, material),
+                self.real(sessions, settings, judged, material),
                 self.trainer.phantom(heads, settings, judged) if heads else None,
                 material.shares(),
             )
@@ -130,10 +130,10 @@ class SliceRecipe(Recipe):
             training.begin_from(begin_from)
         return training
 
-    def _real(
+    def real(
         self, sessions: Sequence[Session], settings: SliceSettings, judged: bool, material: Material
     ) -> object | None:
-        """Real scans are judged as they are."""
+        """Source of examples of real sessions, which are judged as they are; None without any."""
         if not sessions:
             return None
         remapped = {'remapped': 0.0} if judged else {}

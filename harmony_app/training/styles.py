@@ -78,9 +78,11 @@ def simulated_scan(head: Head, protocol: Protocol, seed: int) -> Scan:
 
 
 def standard_styles(method, heads: Sequence[Head], seed: int = 0) -> list[Style]:
-    """The styles of :data:`STANDARD` as a method encodes them, averaged over heads."""
+    """The styles of :data:`STANDARD` that a method reaches, as it encodes them, averaged over heads."""
     styles = []
     for name, protocol in STANDARD.items():
+        if not method.reaches(name, protocol.contrast):
+            continue
         scans = [simulated_scan(head, protocol, seed + i) for i, head in enumerate(heads)]
         styles.append(method.encode_target(scans, name))
         logger.info('%s: GM, WM, CSF at %s', name, np.round(styles[-1].profile.medians, 3))

@@ -20,6 +20,7 @@ from harmony_app.errors import (
 )
 from harmony_app.methods.base import Method
 from harmony_app.methods.registry import get_method, packaged_model
+from harmony_app.workflows.targets import Targets
 
 logger = logging.getLogger('harmony_app')
 
@@ -194,6 +195,25 @@ def check_scans(method: Method, scans: Sequence[ScanInput]) -> None:
         raise refused[0]
     for error in refused:
         logger.warning('%s', error)
+
+
+def check_measured(method: Method, targets: Targets) -> None:
+    """Refuse scans as the target of a method that reaches the styles of its model alone.
+
+    Raises
+    ------
+    OptionError
+        With what to do instead.
+    """
+    if method.measures_targets or not targets.scans:
+        return
+    contrast = next(iter(targets.scans))
+    raise OptionError(
+        f'--target {targets.names[contrast]}: method {method.name} reaches the styles of its model '
+        'alone, not any scan: name one of them, or fit the model to a site with harmony-app BIDS '
+        f'OUT group --task adapt --method {method.name} --site NAME and give --model and '
+        '--target NAME'
+    )
 
 
 def method_options(config: RunConfig) -> dict:

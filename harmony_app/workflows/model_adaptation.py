@@ -65,7 +65,9 @@ def adapt(config: RunConfig) -> list[str]:
             raise InputError(f'--site {config.site}: too few of its sessions can be used')
         apart = bool(material.validation)
         judged = material.validation if apart else learning
-        settings = _settings(loop_settings(config, None, device), config)
+        settings = _settings(
+            loop_settings(config, None, device, recipe.adaptation_loop()), config.patience
+        )
         training = recipe.adaptation(
             parent, learning, judged, ranks.device(device), config.random_seed, config.site
         )
@@ -125,17 +127,13 @@ def adapt(config: RunConfig) -> list[str]:
     return [*lines, f'written: {out}; use --method {config.method} --model {out}']
 
 
-def _settings(settings: LoopSettings, config: RunConfig) -> LoopSettings:
-    """A slower rate, a short budget, and an end where nothing improves."""
-    recipe = get_recipe(config.method)
-    if not (config.minutes or config.steps):
-        settings = replace(settings, steps=recipe.adaptation_steps)
+def _settings(settings: LoopSettings, patience: int | None) -> LoopSettings:
+    """An end where nothing improves, which is looked for often."""
     return replace(
         settings,
-        rate=settings.rate / recipe.slower,
         warm_steps=10,
         average=min(settings.average, 0.95),
         log_steps=10,
         validation_steps=25,
-        patience=config.patience or 4,
+        patience=patience or 4,
     )

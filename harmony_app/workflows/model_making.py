@@ -21,7 +21,7 @@ def folder_to_write(config: RunConfig, name: str) -> Path:
     OptionError
         Where a model lies there already.
     """
-    folder = config.model_out or config.output_dir / 'models' / _plain(name)
+    folder = config.model_out or config.output_dir / 'models' / plain_name(name)
     if (folder / 'model.json').exists() and not config.overwrite:
         raise OptionError(
             f'{folder} holds a model already: give --model-out FOLDER, or --overwrite to replace it'
@@ -78,6 +78,6 @@ def keep_tables(run: Path, folder: Path) -> None:
             shutil.copyfile(run / name, target / name)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Name that any file system takes."""
     return ''.join(c if c.isalnum() or c in '-_.+' else '-' for c in name).strip('.') or 'model'

@@ -55,6 +55,11 @@ def keep_styles(config: RunConfig) -> list[str]:
             'of no use to it; --task adapt --site NAME fits it to a scanner'
         )
     styles = site_styles(method, sessions)
+    if not styles:
+        raise OptionError(
+            f'--task styles: the model of {config.method} reaches none of these sites; '
+            '--task adapt --site NAME fits it to one'
+        )
     method.metadata = with_lineage(
         metadata,
         {
@@ -80,7 +85,7 @@ def site_styles(method: Method, sessions: Sequence[SessionFiles]) -> list[Style]
         Encodes them.
     sessions : sequence of SessionFiles
         At most ten of a site are measured, evenly over their names. Where no site is known at
-        all, they are one, named ``group``.
+        all, they are one, named ``group``. A style that the method cannot reach is left out.
 
     Returns
     -------
@@ -91,7 +96,7 @@ def site_styles(method: Method, sessions: Sequence[SessionFiles]) -> list[Style]
     for site in known_sites(sessions) or [None]:
         for contrast in CONTRASTS:
             chosen = _some_scans(sessions, site, contrast, SITE_SESSIONS)
-            if not chosen:
+            if not chosen or not method.reaches(site or EVERYONE, contrast):
                 continue
             scans = [read_preprocessed(session, scan) for session, scan in chosen]
             style = method.encode_target(scans, site or EVERYONE)

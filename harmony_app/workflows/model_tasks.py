@@ -1,10 +1,10 @@
-"""The tasks of the group level that make models."""
+"""The tasks of the group level that make models, or slices by one."""
 
 from harmony_app import __version__
 from harmony_app.config import RunConfig
 from harmony_app.errors import OptionError
 from harmony_app.training.recipe import TRAINED
-from harmony_app.workflows import model_adaptation, model_styles, model_training
+from harmony_app.workflows import model_adaptation, model_styles, model_training, synthesis
 from harmony_app.workflows.model_making import folder_to_write
 from harmony_app.workflows.training_inputs import find_sessions
 
@@ -30,6 +30,7 @@ def run_task(config: RunConfig) -> list[str]:
         'train': model_training.train,
         'adapt': model_adaptation.adapt,
         'styles': model_styles.keep_styles,
+        'synthesize': synthesis.synthesize,
     }
     check_trainable(config.method, config.task)
     if config.dry_run:
@@ -39,8 +40,11 @@ def run_task(config: RunConfig) -> list[str]:
 
 def describe_task(config: RunConfig) -> list[str]:
     """What a task would read and write, in words; nothing is computed."""
-    ends = {'train': '', 'adapt': f'-{config.site}', 'styles': f'-{config.site or "styles"}'}
-    folder = folder_to_write(config, config.method + ends[config.task])
+    if config.task == 'synthesize':
+        folder = synthesis.folder_of_slices(config)
+    else:
+        ends = {'train': '', 'adapt': f'-{config.site}', 'styles': f'-{config.site or "styles"}'}
+        folder = folder_to_write(config, config.method + ends[config.task])
     sessions, notes = find_sessions(config)
     scans = sum(len(session.scans) for session in sessions)
     lines = [

@@ -66,7 +66,7 @@ def train(config: RunConfig) -> list[str]:
     ranks = distributed.start(device)
     try:
         material = gather(config, files, phantom, ranks)
-        settings = loop_settings(config, phantom, device)
+        settings = loop_settings(config, phantom, device, get_recipe(config.method).loop)
         training = make_training(config, material, ranks.device(device), settings)
         run = run_folder(config, material)
         loop = Loop(training, settings, run, ranks.device(device), ranks)
@@ -131,7 +131,9 @@ def gather(
     return Material(training, validation, heads, held_out, phantom, biology)
 
 
-def loop_settings(config: RunConfig, phantom: PhantomConfig | None, device: str) -> LoopSettings:
+def loop_settings(
+    config: RunConfig, phantom: PhantomConfig | None, device: str, loop: LoopSettings
+) -> LoopSettings:
     """Settings of the loop: the command line before the phantom's file before the method's."""
     file = phantom or PhantomConfig()
     given = {
@@ -145,7 +147,7 @@ def loop_settings(config: RunConfig, phantom: PhantomConfig | None, device: str)
     # drawing and computing share the processors; an accelerator leaves them all to drawing
     workers = config.nprocs // 2 if device == 'cpu' else config.nprocs - 1
     return replace(
-        get_recipe(config.method).loop,
+        loop,
         seed=config.random_seed,
         precision=config.precision,
         workers=min(WORKERS, workers),
