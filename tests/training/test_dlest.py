@@ -349,7 +349,7 @@ def test_an_adaptation_makes_an_energy_of_the_site_and_nothing_else(tmp_path, mo
     monkeypatch.setattr(dlest_recipe, 'EnergySettings', lambda: ENERGY)
     recipe = DlestRecipe()
     people = [session('1', 'B', 0.5), session('2', 'B', 0.52)]
-    training = recipe.adaptation(parent, people[:1], people[1:], 'cpu', 1)
+    training = recipe.adaptation(parent, people[:1], people[1:], 'cpu', 1, 'B')
     names = keep_all_but(training.network, recipe.adapted)
     assert {name.split('.')[1] for name in names} == {'T1w:B'}
     loop = Loop(training, SHORT, tmp_path / 'run')
@@ -358,7 +358,7 @@ def test_an_adaptation_makes_an_energy_of_the_site_and_nothing_else(tmp_path, mo
     method = Dlest.load(parent)
     before = copy.deepcopy(method.nets.state_dict())
     assert 'psnr' in training.validate(recipe.network_of(method))
-    recipe.adopt(method, loop.average)
+    method = recipe.adapted_method(parent, loop.average, 'cpu')
     assert method.reaches('B', 'T1w')
     assert not method.reaches('B', 'T2w')
     for name, tensor in before.items():
