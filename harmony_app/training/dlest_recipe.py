@@ -113,6 +113,10 @@ class DlestRecipe(SliceRecipe):
         """That of an energy."""
         return replace(ENERGY_LOOP, steps=ADAPTATION_STEPS)
 
+    def beginning(self, training: Training, parent: Path, device: str) -> DlestNets:
+        """The model, which has no energy of the site yet."""
+        return Dlest.load(parent, device).nets
+
     def adapted_method(self, parent: Path, network: DlestNets, device: str) -> Method:
         """Its energies beside those of the model."""
         method = Dlest.load(parent, device)

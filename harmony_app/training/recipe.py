@@ -158,6 +158,10 @@ class Recipe(ABC):
         """Beginnings of the names of the weights that an adaptation moves."""
         return self.adapted
 
+    def beginning(self, training: Training, parent: Path, device: str) -> torch.nn.Module:
+        """The network that an adaptation has to be better than: the one that it begins from."""
+        return training.network
+
     def adapted_method(self, parent: Path, network: torch.nn.Module, device: str) -> Method:
         """The method of a model folder with the network that was fitted to a site."""
         method = get_method(self.method, parent, device)

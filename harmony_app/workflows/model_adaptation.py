@@ -76,7 +76,8 @@ def adapt(config: RunConfig) -> list[str]:
         run = run_folder(config, material)
         loop = Loop(training, settings, run, ranks.device(device), ranks)
         # as the model is, before a checkpoint changes it
-        before = training.validate(training.network.eval()) if ranks.first else {}
+        start = recipe.beginning(training, parent, ranks.device(device)).eval()
+        before = training.validate(start) if ranks.first else {}
         loop.resume()
         progress = loop.run()
         if not ranks.first:
