@@ -14,9 +14,12 @@ from harmony_app.cli import make_config, make_parser
 from harmony_app.config import RunConfig
 from harmony_app.errors import ExitCode, OptionError
 from harmony_app.evaluation.synthesis import compare_synthesis
+from harmony_app.methods.classical.unchanged import Unchanged
 from harmony_app.methods.dlest import Dlest
 from harmony_app.nets.dlest import VARIANTS, DlestNets, energy_key
 from harmony_app.training import sessions
+from harmony_app.workflows.checks import check_measured
+from harmony_app.workflows.targets import Targets
 from tests.workflows.test_model_making import SHAPE, write_results
 
 
@@ -129,6 +132,14 @@ def test_a_dry_run_writes_nothing(config):
 def test_what_cannot_be_made_is_refused(config, changes, message):
     with pytest.raises(OptionError, match=message):
         run(replace(config, **changes))
+
+
+def test_a_scan_is_no_target_of_a_method_that_reaches_its_styles_alone(config):
+    targets = Targets({}, {'T1w': ('a scan',)}, {'T1w': 'sub-01'})
+    with pytest.raises(OptionError, match='--target sub-01: .* --task adapt --method dlest'):
+        check_measured(Dlest.load(config.model), targets)
+    check_measured(Unchanged(), targets)
+    check_measured(Dlest.load(config.model), Targets({}, {}, {}))
 
 
 def test_the_command_line_says_how_many():
