@@ -38,8 +38,8 @@ def test_parts_are_a_fraction_of_each_network():
         'calamiti': CalamitiNets(VARIANTS['compact']),
         'imunity': ImUnityNets(imunity.VARIANTS['compact']),
     }
-    # a new scanner of MISPEL gets a unit of its own
-    assert set(networks) | {'mispel'} == set(TRAINED)
+    # a new scanner of MISPEL gets a unit of its own, a new site of DLEST an energy
+    assert set(networks) | {'mispel', 'dlest'} == set(TRAINED)
     for method, network in networks.items():
         names = keep_all_but(network, get_recipe(method).adapted)
         sizes = {name: p.numel() for name, p in network.named_parameters()}
