@@ -38,7 +38,7 @@ KNOWN = ('tissue', 'levels')
 DISCRIMINATOR = (16, 32, 32)
 """Channels of the discriminator; the paper calls it a classical CNN."""
 
-ASKED = ('adversarial', 'confusion', 'protocols', 'gammas', 'maps', 'unlearned')
+ASKED = ('adversarial', 'confusion', 'protocols', 'gammas', 'maps', 'sited', 'unlearned')
 """Settings that the command line takes beside those of all trainings on slices."""
 
 
@@ -227,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add('--protocols', type=float, default=usual.protocols, help='share at another protocol')
     add('--gammas', type=float, default=usual.gammas, help='share altered by a gamma')
     add('--maps', type=float, default=usual.maps, help='share altered by a random map')
+    add('--sited', type=float, default=usual.sited, help='share whose site is named')
     add('--unlearned', choices=UNLEARNED, default=usual.unlearned, help='what loses the site')
     options = parser.parse_args(arguments)
     settings = replace(
