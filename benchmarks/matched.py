@@ -221,7 +221,9 @@ def _draw(path: Path, scans: Sequence[Scan], images: dict[str, list[np.ndarray]]
         (stage, [s.working.with_data(i) for s, i in zip(scans, images[stage], strict=True)])
         for stage in STAGES
     ]
-    mosaic(path, rows, [scan.site for scan in scans])
+    inside = np.argwhere(scans[0].brain).mean(axis=0)
+    position = (scans[0].working.affine @ np.append(inside, 1))[:3]
+    mosaic(path, rows, [scan.site for scan in scans], position=position)
 
 
 if __name__ == '__main__':
