@@ -6,7 +6,11 @@ from torch.nn import functional
 
 
 class FusionNet(nn.Module):
-    """A small 3D network that corrects the median of the three orientations.
+    """A small 3D network that weighs the three orientations and their median in every voxel.
+
+    Its result lies between the least and the greatest of the three. Where the decoder meets the
+    level of a tissue badly, no fusion could tell what the level should be; a network that is free
+    to correct it learns the levels of the blocks that it saw, and loses to the median elsewhere.
 
     Parameters
     ----------
@@ -22,8 +26,8 @@ class FusionNet(nn.Module):
         self.layers = nn.ModuleList(
             [nn.Conv3d(4, width, 3, padding=1), nn.Conv3d(width, width, 3, padding=1)]
         )
-        self.head = nn.Conv3d(width, 1, 3, padding=1)
-        # untrained it is the median
+        self.head = nn.Conv3d(width, 4, 3, padding=1)
+        # untrained it weighs all alike
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -43,7 +47,10 @@ class FusionNet(nn.Module):
             Not negative, zero outside the mask.
         """
         median = volumes.median(dim=1, keepdim=True).values
-        features = torch.cat([volumes, median], dim=1)
+        candidates = torch.cat([volumes, median], dim=1)
+        # how the orientations differ, apart from how bright the place is
+        features = torch.cat([volumes - median, median], dim=1)
         for layer in self.layers:
             features = functional.leaky_relu(layer(features), 0.1) * mask
-        return (median + self.head(features)).clamp_min(0) * mask
+        weights = self.head(features).softmax(dim=1)
+        return (weights * candidates).sum(dim=1, keepdim=True).clamp_min(0) * mask

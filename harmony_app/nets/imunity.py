@@ -335,13 +335,29 @@ class LatentModule(nn.Module):
         )
 
     def forward(
-        self, latent: torch.Tensor, mask: torch.Tensor, theta: torch.Tensor | None = None
+        self,
+        latent: torch.Tensor,
+        mask: torch.Tensor,
+        theta: torch.Tensor | None = None,
+        slices: int = 1,
     ) -> torch.Tensor:
-        """Read (B, outputs) off latents (B, inputs, H / 4, W / 4), masks of slices, and thetas."""
+        """Read (B / slices, outputs) off latents (B, inputs, H / 4, W / 4), masks, and thetas.
+
+        Parameters
+        ----------
+        latent, mask : Tensor
+            Latents, and masks (B, 1, H, W) of the slices.
+        theta : Tensor, shape (B, theta), optional
+            Contrast representations.
+        slices : int
+            Neighbours in the batch that are of one scan. Their statistics are averaged: one
+            slice says little of a site.
+        """
         cells = pool_mask(mask, CELL)
         coarse = pool_mask(cells)
         read = [
             masked_statistics(latent, cells),
             masked_statistics(self.conv(latent, coarse), coarse),
         ]
-        return self.head(torch.cat(read if theta is None else [*read, theta], dim=1))
+        statistics = torch.cat(read if theta is None else [*read, theta], dim=1)
+        return self.head(statistics.unflatten(0, (-1, slices)).mean(1))

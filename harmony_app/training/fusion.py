@@ -271,12 +271,17 @@ def _decoded(
 
 
 def fusion_error(fusion: FusionNet | None, block: Block, compute: Compute) -> float:
-    """Mean absolute error of a fused block inside its mask; of the median without a network."""
+    """Mean absolute error of a fused block inside its mask; of the median without a network.
+
+    Above white matter it is relative, as in the training: fat and fluid would decide alone.
+    """
     volumes = compute.tensor(block.decoded)[None]
     mask = compute.tensor(block.mask)[None, None]
     with compute.running():
         fused = volumes.median(1, keepdim=True).values if fusion is None else fusion(volumes, mask)
-        error = ((fused - compute.tensor(block.truth)) * mask).abs().sum() / mask.sum()
+        truth = compute.tensor(block.truth)
+        weight = mask / truth.clamp_min(1)
+        error = ((fused - truth).abs() * weight).sum() / weight.sum()
     return float(error)
 
 

@@ -38,7 +38,7 @@ KNOWN = ('tissue', 'levels')
 DISCRIMINATOR = (16, 32, 32)
 """Channels of the discriminator; the paper calls it a classical CNN."""
 
-ASKED = ('adversarial', 'confusion', 'protocols', 'gammas', 'maps', 'sited', 'unlearned')
+ASKED = ('adversarial', 'confusion', 'protocols', 'gammas', 'maps', 'sited', 'slices', 'unlearned')
 """Settings that the command line takes beside those of all trainings on slices."""
 
 
@@ -186,15 +186,13 @@ class ImUnityTraining(SliceTraining):
         zero = latent.new_zeros(())
         if 'sites' not in self.helpers:
             return {'confusion': zero, 'sites': zero}
-        module, given = self.helpers['sites'], [latent, batch.mask]
-        if self.settings.unlearned == 'latent':
-            given.append(theta)
-        confused = losses.judged_by_fixed(module, *given)
-        told = module(*(value.detach() for value in given))
-        return {
-            'confusion': confusion_loss(confused, batch.site),
-            'sites': site_loss(told, batch.site),
-        }
+        module, slices = self.helpers['sites'], self.settings.slices
+        read = theta if self.settings.unlearned == 'latent' else None
+        confused = losses.judged_by_fixed(module, latent, batch.mask, read, slices)
+        read = None if read is None else read.detach()
+        told = module(latent.detach(), batch.mask, read, slices)
+        sites = batch.site[::slices]
+        return {'confusion': confusion_loss(confused, sites), 'sites': site_loss(told, sites)}
 
     def _biological(self, latent: torch.Tensor, batch: Pair) -> torch.Tensor:
         """Loss of the module of biology, from which the encoder learns with it."""
@@ -215,7 +213,8 @@ class ImUnityTraining(SliceTraining):
         if self._check is None:
             return {}
         alone = self.settings.unlearned == 'anatomy'
-        return validate(network, self.held_out(), self.helpers.get('sites') if alone else None)
+        module = self.helpers.get('sites') if alone else None
+        return validate(network, self.held_out(), module, self.settings.slices)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -228,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add('--gammas', type=float, default=usual.gammas, help='share altered by a gamma')
     add('--maps', type=float, default=usual.maps, help='share altered by a random map')
     add('--sited', type=float, default=usual.sited, help='share whose site is named')
+    add('--slices', type=int, default=usual.slices, help='of a scan, for the module of sites')
     add('--unlearned', choices=UNLEARNED, default=usual.unlearned, help='what loses the site')
     options = parser.parse_args(arguments)
     settings = replace(

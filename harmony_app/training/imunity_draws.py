@@ -5,7 +5,7 @@ S2 that was altered, and the truth is S1 altered alike. Where the truth is known
 S2 and the truth may also be at another protocol than S1, which is our addition.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from harmony_app.training.session_slices import SessionDraw, SessionSlices
 from harmony_app.training.sessions import CachedScan, Session
 from harmony_app.training.slice_batch import ANATOMY, LEVELS, Drawn
 from harmony_app.training.slices import (
+    Look,
     SliceDraw,
     SliceSampler,
     anatomy_of,
@@ -108,19 +109,19 @@ class PhantomPairs(SliceSampler):
         self.settings, self.sites, self.judged = settings, list(sites.values()), judged
 
     def draw(self, rng: np.random.Generator) -> Pair:
-        """Draw a batch of one example."""
-        return Pair.of(_PhantomPair(self, rng).sample())
+        """Draw a batch of the slices of one scan, as many as the settings say."""
+        return Pair.join([Pair.of(fields) for fields in _PhantomPair(self, rng).samples()])
 
 
 class _PhantomPair(SliceDraw):
-    """One example of the phantom."""
+    """Slices of one scan of the phantom."""
 
     def __init__(self, sampler: PhantomPairs, rng: np.random.Generator):
         super().__init__(sampler, rng)
         self.sampler = sampler
 
-    def sample(self) -> dict[str, np.ndarray]:
-        """Fields of a pair by name, without their first axis."""
+    def samples(self) -> Iterator[dict[str, np.ndarray]]:
+        """Fields of each pair by name, without their first axis."""
         rng, settings, judged = self.rng, self.sampler.settings, self.sampler.judged
         head, stripped = int(rng.integers(len(self.heads))), rng.random() < 0.25
         contrast = _draw_contrast(settings.t1w, rng)
@@ -134,7 +135,15 @@ class _PhantomPair(SliceDraw):
         if judged or rng.random() < settings.protocols:
             wanted = draw_look(CONTRASTS[contrast], rng, person)
         alter = _unaltered if judged else _alteration(settings, rng)
+        for _ in range(settings.slices):
+            fields = self._pair(head, stripped, look, wanted, alter)
+            yield fields | {'contrast': np.int64(contrast), 'site': np.int64(site)}
 
+    def _pair(
+        self, head: int, stripped: bool, look: Look, wanted: Look, alter: Alteration
+    ) -> dict[str, np.ndarray]:
+        """Two slices: of a head as it looks, and of the same or another as it is to look."""
+        rng, settings = self.rng, self.sampler.settings
         fractions, shown = self._part(head, stripped)
         rim = int(rng.integers(4))
         mask = ndimage.binary_dilation(shown, iterations=rim) if rim else shown
@@ -151,8 +160,6 @@ class _PhantomPair(SliceDraw):
             'style': (style * style_mask)[None].astype(np.float32),
             'style_mask': style_mask[None].astype(np.float32),
             'target': (target * mask)[None].astype(np.float32),
-            'contrast': np.int64(contrast),
-            'site': np.int64(site),
             'biology': np.full(settings.features, np.nan, np.float32),
             'anatomy': anatomy_of(fractions),
             'levels': wanted.levels(alter),
@@ -196,24 +203,30 @@ class SessionPairs:
         self.biology = biology or Biology((), {})
 
     def draw(self, rng: np.random.Generator) -> Pair:
-        """Draw a batch of one example."""
-        return Pair.of(_SessionPair(self, rng).sample())
+        """Draw a batch of the slices of one scan, as many as the settings say."""
+        return Pair.join([Pair.of(fields) for fields in _SessionPair(self, rng).samples()])
 
 
 class _SessionPair(SessionDraw):
-    """One example of a real session."""
+    """Slices of one scan of a real session."""
 
     def __init__(self, pairs: SessionPairs, rng: np.random.Generator):
         super().__init__(pairs.slices, rng)
         self.pairs = pairs
 
-    def sample(self) -> dict[str, np.ndarray]:
-        """Fields of a pair by name, without their first axis."""
-        rng, sampler, pairs = self.rng, self.sampler, self.pairs
-        index = int(rng.integers(len(sampler.sessions)))
-        session = sampler.sessions[index]
-        scan = self._scan_of(session)
+    def samples(self) -> Iterator[dict[str, np.ndarray]]:
+        """Fields of each pair by name, without their first axis."""
+        rng = self.rng
+        index = int(rng.integers(len(self.sampler.sessions)))
+        scan = self._scan_of(self.sampler.sessions[index])
         stripped = rng.random() < 0.25
+        for _ in range(self.pairs.settings.slices):
+            yield self._pair(index, scan, stripped)
+
+    def _pair(self, index: int, scan: CachedScan, stripped: bool) -> dict[str, np.ndarray]:
+        """Two slices of a scan, one altered."""
+        rng, sampler, pairs = self.rng, self.sampler, self.pairs
+        session = sampler.sessions[index]
         (image,), (mask,), brain = self.slices(index, [scan])
         if stripped:
             mask = mask & brain

@@ -69,6 +69,10 @@ class Settings(SliceSettings):
     sited : float
         Share of the phantom's draws whose anatomy slice is of a named site, which tells the
         module of sites what to unlearn; the others are at random protocols and tell it nothing.
+    slices : int
+        Slices of one scan that the module of sites reads together, ours: a crop alone says next to
+        nothing of its site, for its field, noise and anatomy differ more than protocols do. The
+        paper's module reads one.
     t1w : float
         Share of T1w among the draws; the other contrasts share the rest evenly.
     features : int
@@ -96,6 +100,7 @@ class Settings(SliceSettings):
     protocols: float = 0.75
     others: float = 0.3
     sited: float = 0.5
+    slices: int = 1
     t1w: float = 0.5
     features: int = 0
 
@@ -104,5 +109,7 @@ class Settings(SliceSettings):
             raise OptionError(f'unlearned {self.unlearned}: choose one of {", ".join(UNLEARNED)}')
         if not 0 < self.gamma[0] <= self.gamma[1]:
             raise OptionError(f'gamma {self.gamma}: a range of exponents lies above 0 and rises')
+        if self.slices < 1:
+            raise OptionError(f'slices {self.slices}: one of a scan at least')
         if self.gammas + self.maps > 1:
             raise OptionError('gammas and maps are shares of all draws: together at most 1')

@@ -23,7 +23,10 @@ def reconstruct(nets: ImUnityNets, batch: Pair) -> torch.Tensor:
 
 @torch.no_grad()
 def validate(
-    nets: ImUnityNets, batches: Sequence[Pair], sites: nn.Module | None = None
+    nets: ImUnityNets,
+    batches: Sequence[Pair],
+    sites: nn.Module | None = None,
+    slices: int = 1,
 ) -> dict[str, float]:
     """L1, SSIM and PSNR against the truth in the foreground, in all and by contrast.
 
@@ -38,6 +41,8 @@ def validate(
         Of held-out heads or people.
     sites : Module, optional
         The module of sites, where it reads the anatomy alone.
+    slices : int
+        Slices of a scan that it reads together.
     """
     tally, right = Tally(), Tally()
     for batch in batches:
@@ -49,8 +54,10 @@ def validate(
                     tally.add(f'{name}_all{moment}', value)
                     tally.add(f'{name}_{contrast}{moment}', value)
         if sites is not None:
-            said = sites(nets.anatomy(batch.source, batch.mask)[0], batch.mask).argmax(1)
-            for one, truth in zip(said.tolist(), batch.site.tolist(), strict=True):
+            latent = nets.anatomy(batch.source, batch.mask)[0]
+            said = sites(latent, batch.mask, slices=slices).argmax(1)
+            truths = batch.site[::slices].tolist()
+            for one, truth in zip(said.tolist(), truths, strict=True):
                 if truth != NOBODY:
                     right.add(str(truth), one == truth)
     metrics, recalls = tally.means(), right.means()

@@ -443,3 +443,25 @@ def test_the_fusion_learns_from_scans_of_the_same_contrast(head):
     assert block.decoded.shape == (3, *block.truth.shape)
     fusion, facts = fuse_trained(nets, [head], [], seed=1, minutes=1, steps=1, blocks=2, edge=32)
     assert (fusion is not None) == (facts['l1_network'] < facts['l1_median'])
+
+
+def test_the_module_of_sites_reads_slices_of_a_scan_together(head):
+    settings = replace(SMALL, slices=3, sited=1.0, t1w=1.0)
+    batch = draw(source(head, settings), 2)
+    assert len(batch.site) == 6
+    assert batch.site[:3].unique().numel() == batch.site[3:].unique().numel() == 1
+    assert not torch.equal(batch.source[0], batch.source[1])
+    training = trained(head, settings)
+    terms = training.compute_terms(batch)
+    assert moved_by(training, terms['sites']) == {'sites'}
+    assert moved_by(training, terms['confusion']) == {'anatomy'}
+    module = training.helpers['sites']
+    latent = training.network.anatomy(batch.source, batch.mask)[0]
+    together, alone = module(latent, batch.mask, slices=3), module(latent, batch.mask)
+    assert together.shape == (2, len(SITES))
+    assert alone.shape == (6, len(SITES))
+    # one scan three times over says what it says once
+    thrice = [latent[:1].expand(3, -1, -1, -1), batch.mask[:1].expand(3, -1, -1, -1)]
+    torch.testing.assert_close(module(*thrice, slices=3), alone[:1])
+    with pytest.raises(OptionError, match='slices'):
+        replace(SMALL, slices=0)
