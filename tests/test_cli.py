@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from harmony_app import __version__
-from harmony_app.cli import main, make_config, make_parser, parse_memory
+from harmony_app.cli import main, make_config, make_parser
+from harmony_app.cli_types import parse_memory
 from harmony_app.config import RunConfig
 from harmony_app.errors import OptionError
 

@@ -27,7 +27,7 @@ FLOORS = (
     ('bids', 'reports', 'methods'),
     ('config', 'workflows'),
     ('app',),
-    ('cli', 'cli_training', '__main__'),
+    ('cli', 'cli_execution', 'cli_training', 'cli_types', 'cli_workflow', '__main__'),
 )
 """Rooms of the house from the ground up: what is above may import what is below."""
 
