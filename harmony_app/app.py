@@ -17,7 +17,7 @@ from harmony_app.bids.discovery import discover
 from harmony_app.bids.filters import Selection, read_filter_file
 from harmony_app.bids.publish import is_finished
 from harmony_app.config import RunConfig, describe_environment, digest
-from harmony_app.errors import ExitCode
+from harmony_app.errors import ExitCode, HarmonyError
 from harmony_app.workflows.checks import (
     check_dataset,
     check_device,
@@ -28,6 +28,11 @@ from harmony_app.workflows.checks import (
     check_scans,
     method_options,
     read_plugin,
+)
+from harmony_app.workflows.fmriprep_export import (
+    EXPORT_FOLDER,
+    export_session,
+    write_export_files,
 )
 from harmony_app.workflows.names import node_name, session_name
 from harmony_app.workflows.plans import MethodSettings, Plan, SessionPlan
@@ -130,6 +135,10 @@ def run_participants(config: RunConfig) -> ExitCode:
     if plan.sessions:
         _run_workflow(config, plan, run_name, logs)
     lines, code = summarize(config.output_dir, plan, run_name, logs)
+    if config.export_fmriprep:
+        exported, failed = _export(config, plan, description)
+        lines = [*exported, *lines]
+        code = ExitCode.FAILURE if failed and code == ExitCode.SUCCESS else code
     lines.append(f'{time.monotonic() - started:.0f} s, settings and logs in {logs}')
     _say('\n'.join(lines))
     return code
@@ -291,6 +300,21 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         # Nipype raises whatever a node raised after the others have ended. How each scan
         # ended is in the markers; the summary tells it, with the crash files.
         logger.debug('the workflow ended with %r', error)
+
+
+def _export(config: RunConfig, plan: Plan, description: dict) -> tuple[list[str], bool]:
+    """Write the sessions of the run once more as fMRIPrep takes them; True where one failed."""
+    folder = config.export_dir or config.output_dir / EXPORT_FOLDER
+    write_export_files(folder, config.output_dir, config.bids_dir, description)
+    names = sorted([*(session.name for session in plan.sessions), *plan.finished])
+    lines, failed = [], False
+    for name in names:
+        try:
+            lines.append(f'exported {export_session(config.output_dir, folder, name)}')
+        except (HarmonyError, OSError, ValueError) as error:
+            lines.append(f'failed to export {name}: {error}')
+            failed = True
+    return [*lines, f'for fMRIPrep: -d harmony={folder}'], failed
 
 
 def _make_progress(config: RunConfig, plan: Plan, workflow) -> Progress:

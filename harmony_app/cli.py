@@ -12,7 +12,7 @@ from harmony_app import __version__
 from harmony_app.bids.filters import read_labels
 from harmony_app.cli_execution import add_other, add_performance
 from harmony_app.cli_training import add_group_options, add_training_options
-from harmony_app.cli_workflow import add_filters, add_harmonization
+from harmony_app.cli_workflow import add_filters, add_harmonization, add_outputs
 from harmony_app.config import TASKS, RunConfig
 from harmony_app.errors import HarmonyError, OptionError
 from harmony_app.methods.base import CONTRASTS
@@ -77,6 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
         add_training_options,
         add_filters,
         add_harmonization,
+        add_outputs,
         add_performance,
         add_other,
     ):
@@ -94,6 +95,8 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
     """
     if arguments.task != TASKS[0] and arguments.analysis_level != 'group':
         raise OptionError(f'--task {arguments.task} is for the group level; give group')
+    if arguments.export_dir and not arguments.export_fmriprep:
+        raise OptionError('--export-dir is the folder of --export-fmriprep; give both')
     bids_dir, output_dir = _absolute(arguments.bids_dir), _absolute(arguments.output_dir)
     participants = read_labels(arguments.participant_label, 'sub')
     work_dir = arguments.work_dir or Path(tempfile.gettempdir()) / f'harmony-work-{_user()}'
@@ -117,6 +120,8 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
         site_average=arguments.site_average,
         impute=tuple(c for c in CONTRASTS if c in arguments.impute),
         include_contrast_enhanced=arguments.include_contrast_enhanced,
+        export_fmriprep=arguments.export_fmriprep,
+        export_dir=_absolute(arguments.export_dir),
         device=arguments.device,
         nprocs=arguments.nprocs or _cpus(),
         omp_nthreads=arguments.omp_nthreads,

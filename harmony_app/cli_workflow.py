@@ -123,3 +123,20 @@ def add_harmonization(parser: argparse.ArgumentParser) -> None:
         metavar='CONTRAST',
         help='contrasts to make where they were not acquired (methods that can)',
     )
+
+
+def add_outputs(parser: argparse.ArgumentParser) -> None:
+    """Add the options of what is written."""
+    group = parser.add_argument_group('Options for the outputs')
+    group.add_argument(
+        *flags('export-fmriprep'),
+        action='store_true',
+        help='write the results once more as fMRIPrep takes them (fmriprep -d harmony=FOLDER): '
+        'one T1w of each session, its T2w on the same grid, the brain mask',
+    )
+    group.add_argument(
+        *flags('export-dir'),
+        type=Path,
+        metavar='FOLDER',
+        help='folder of that export; derivatives/for-fmriprep in the output folder by default',
+    )

@@ -72,6 +72,10 @@ class RunConfig:
         Contrasts to make where they were not acquired.
     include_contrast_enhanced : bool
         Whether scans with ``ce-`` are harmonized.
+    export_fmriprep : bool
+        Whether the results are written once more, as fMRIPrep takes derivatives.
+    export_dir : Path or None
+        Where to; None for a folder of the results.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     nprocs, omp_nthreads : int
@@ -125,6 +129,8 @@ class RunConfig:
     site_average: str = 'auto'
     impute: tuple[str, ...] = ()
     include_contrast_enhanced: bool = False
+    export_fmriprep: bool = False
+    export_dir: Path | None = None
     device: str = 'auto'
     nprocs: int = 1
     omp_nthreads: int = 1

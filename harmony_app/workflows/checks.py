@@ -102,9 +102,13 @@ def check_folders(config: RunConfig) -> None:
         raise OptionError(f'--work-dir {config.work_dir} lies in the input dataset; move it out')
     if work == out:
         raise OptionError(f'--work-dir {config.work_dir} is the output folder; give another')
+    if config.export_dir:
+        _check_export(config.export_dir, raw, out)
     if not config.dry_run:
         _probe(config.output_dir, 'output_dir')
         _probe(config.work_dir, '--work-dir')
+        if config.export_dir:
+            _probe(config.export_dir, '--export-dir')
 
 
 def check_device(device: str) -> str:
@@ -244,6 +248,15 @@ def read_plugin(path: Path) -> tuple[str, dict]:
     if not isinstance(content, Mapping) or not isinstance(content.get('plugin'), str):
         raise OptionError(f'--use-plugin {path} names no plugin (plugin: SLURM, plugin_args: ...)')
     return content['plugin'], dict(content.get('plugin_args') or {})
+
+
+def _check_export(folder: Path, raw: Path, out: Path) -> None:
+    """Refuse to export into the input or over the results."""
+    export = folder.resolve()
+    if export == out or export in out.parents:
+        raise OptionError(f'--export-dir {folder} holds the results; give a folder of its own')
+    if export == raw or (raw in export.parents and raw / 'derivatives' not in export.parents):
+        raise OptionError(f'--export-dir {folder} lies in the input dataset; give another folder')
 
 
 def _probe(folder: Path, what: str) -> None:
