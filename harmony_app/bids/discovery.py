@@ -35,8 +35,8 @@ class ScanInput:
 
     Parameters
     ----------
-    path : Path
-        Image file.
+    path : Path or None
+        Image file; None where a workflow is built before the file is there.
     subject : str
         Label without ``sub-``.
     session : str or None
@@ -51,7 +51,7 @@ class ScanInput:
         Scanner and protocol, where known.
     """
 
-    path: Path
+    path: Path | None
     subject: str
     session: str | None
     contrast: str

@@ -73,8 +73,26 @@ def init_harmony_wf(
         Leave bias fields where they are, for tests.
     name : str
         Name of the workflow.
+
+    Inputs
+    ------
+    styles_file
+        JSON file with styles by contrast that another workflow measured (optional); not read
+        where this one measures the target itself.
+    sites_file
+        JSON file with averages of sites, likewise.
+
+    Outputs
+    -------
+    sub_01_ses_a, ...
+        For each session, by its name with underscores: JSON file, how each scan ended. The
+        images are written to ``output_dir``.
     """
     workflow = pe.Workflow(name=name)
+    inputnode = pe.Node(niu.IdentityInterface(['styles_file', 'sites_file']), name='inputnode')
+    ends = {plan.name: node_name(plan.name) for plan in sessions}
+    outputnode = pe.Node(niu.IdentityInterface(list(ends.values()) or ['none']), name='outputnode')
+    workflow.add_nodes([inputnode, outputnode])
     # Preparation stands apart from the session: another target finds it in the cache.
     prepare = {plan.name: _init_named_prepare_wf(plan, method.seed, sloppy) for plan in sessions}
     workflow.add_nodes(list(prepare.values()))
@@ -112,10 +130,10 @@ def init_harmony_wf(
         )
         records = [(f'outputnode.{key}', f'inputnode.{key}') for key in RECORDS]
         workflow.connect([(prepare[plan.name], session_wf, records)])
-        if encode is not None:
-            workflow.connect(encode, 'out_file', session_wf, 'inputnode.styles_file')
-        if average is not None:
-            workflow.connect(average, 'out_file', session_wf, 'inputnode.sites_file')
+        for key, measuring in (('styles_file', encode), ('sites_file', average)):
+            source = (inputnode, key) if measuring is None else (measuring, 'out_file')
+            workflow.connect(*source, session_wf, f'inputnode.{key}')
+        workflow.connect(session_wf, 'outputnode.out_file', outputnode, ends[plan.name])
     return workflow
 
 
@@ -233,7 +251,7 @@ def init_prepare_wf(
     Parameters
     ----------
     scans : sequence of ScanInput
-        Scans of the session.
+        Scans of the session; where the path of one is None, its file comes by the ``inputnode``.
     given : mapping
         By scan: ``mask_file`` and ``transform_file`` made by others.
     seed : int
@@ -243,6 +261,13 @@ def init_prepare_wf(
     name : str
         Name of the workflow.
 
+    Inputs
+    ------
+    in_files
+        List of NIfTI files in the order of the scans, for those without a path.
+    mask_file
+        Brain mask on the grid of the first scan (optional).
+
     Outputs
     -------
     prepared, finished
@@ -251,6 +276,7 @@ def init_prepare_wf(
         Record of the session.
     """
     workflow = pe.Workflow(name=name)
+    inputnode = pe.Node(niu.IdentityInterface(['in_files', 'mask_file']), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(list(RECORDS)), name='outputnode')
     count = len(scans)
     prepared, finished = (
@@ -267,7 +293,9 @@ def init_prepare_wf(
         ]
     )
     for number, (scan, label) in enumerate(zip(scans, scan_node_names(scans), strict=True), 1):
-        inputs = {'in_file': str(scan.path), 'scan_name': scan.name, 'contrast': scan.contrast}
+        inputs = {'scan_name': scan.name, 'contrast': scan.contrast}
+        if scan.path is not None:
+            inputs['in_file'] = str(scan.path)
         if scan.volume is not None:
             inputs['volume'] = scan.volume
         if scan.site:
@@ -276,6 +304,10 @@ def init_prepare_wf(
         inputs |= {key: str(path) for key, path in given.get(scan.name, {}).items()}
         prepare = pe.Node(PrepareScan(**inputs), name=f'prepare_{label}', mem_gb=PREPARE_GB)
         finish = pe.Node(FinishScan(), name=f'finish_{label}', mem_gb=FINISH_GB)
+        if scan.path is None:
+            workflow.connect(inputnode, ('in_files', _take, number - 1), prepare, 'in_file')
+        if number == 1 and 'mask_file' not in inputs:
+            workflow.connect(inputnode, 'mask_file', prepare, 'mask_file')
         workflow.connect(
             [
                 (prepare, prepared, [('out_file', f'in{number}')]),
@@ -285,6 +317,11 @@ def init_prepare_wf(
             ]
         )
     return workflow
+
+
+def _take(items, index):
+    """One file of a list; Nipype runs this in a module of its own."""
+    return items[index] if isinstance(items, (list, tuple)) else [items][index]
 
 
 def _init_encode(

@@ -225,7 +225,7 @@ class HarmonizeSession(SimpleInterface):
             Path(runtime.cwd) / 'harmonized.zip',
             _make_method(given),
             with_site_averages(scans, _read_sites(given)),
-            _read_styles(given),
+            styles_of(given),
             given.impute if isdefined(given.impute) else (),
         )
         self._results['out_file'] = str(out)
@@ -271,7 +271,7 @@ class WriteSession(SimpleInterface):
             finished=[Path(p) for p in given.finished],
             aligned=Path(given.aligned),
             results=Path(given.results) if isdefined(given.results) else None,
-            styles=_read_styles(given),
+            styles=styles_of(given),
             entities=given.entities,
             raw=Path(given.bids_dir),
             root=Path(given.output_dir),
@@ -303,7 +303,8 @@ def _make_method(given):
     )
 
 
-def _read_styles(given) -> dict:
+def styles_of(given) -> dict:
+    """Styles by contrast of the inputs ``styles`` and ``styles_file``; the file wins."""
     from harmony_app.methods.base import Style
 
     styles = json.loads(given.styles)

@@ -220,19 +220,11 @@ class SessionOutputs:
 
     def _write_native_mask(self, prepared: Record, finished: Record) -> None:
         name, contrast = prepared.facts['name'], prepared.facts['contrast']
-        to_native = np.linalg.inv(np.array(finished.facts['to_working']))
-        shape = prepared.array('data').shape
-        mask = resample(
-            Volume(self.map('brain').astype(np.float32), WORKING_AFFINE),
-            shape,
-            np.array(prepared.facts['affine']),
-            to_native,
-            order=1,
-        )
+        mask = native_mask(self.map('brain'), prepared, np.array(finished.facts['to_working']))
         # Masks of several contrasts would share a name: BIDS has no entity for the contrast.
         desc = 'brain' if contrast == 'T1w' else f'brain{contrast}'
         path = derivative_path(self.staging, self.entities[name], 'mask', desc=desc)
-        write_like(self._made(name, path), mask.data > 0.5, self._geometry(prepared), np.uint8)
+        write_like(self._made(name, path), mask, self._geometry(prepared), np.uint8)
         write_json(
             self._made(name, sidecar_path(path)),
             {
@@ -343,3 +335,29 @@ class SessionOutputs:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.files.setdefault(name, []).append(path.relative_to(self.staging).as_posix())
         return path
+
+
+def native_mask(brain: np.ndarray, prepared: Record, to_working: np.ndarray) -> np.ndarray:
+    """Brain mask of a session on the grid of one of its scans.
+
+    Parameters
+    ----------
+    brain : ndarray of bool
+        Mask on the working grid.
+    prepared : Record
+        The scan.
+    to_working : ndarray, shape (4, 4)
+        RAS mm of the scan to mm of the working grid.
+
+    Returns
+    -------
+    ndarray of bool, shape of the scan in RAS
+    """
+    mask = resample(
+        Volume(brain.astype(np.float32), WORKING_AFFINE),
+        prepared.array('data').shape,
+        np.array(prepared.facts['affine']),
+        np.linalg.inv(to_working),
+        order=1,
+    )
+    return mask.data > 0.5
