@@ -18,6 +18,7 @@ from harmony_app.bids.filters import Selection, read_filter_file
 from harmony_app.bids.publish import is_finished
 from harmony_app.config import RunConfig, describe_environment, digest
 from harmony_app.errors import ExitCode, HarmonyError
+from harmony_app.logs import NODES
 from harmony_app.workflows.checks import (
     check_dataset,
     check_device,
@@ -37,7 +38,7 @@ from harmony_app.workflows.fmriprep_export import (
 from harmony_app.workflows.names import node_name, session_name
 from harmony_app.workflows.plans import MethodSettings, Plan, SessionPlan
 from harmony_app.workflows.precomputed import find_precomputed
-from harmony_app.workflows.progress import STEP, Progress, remove_session
+from harmony_app.workflows.progress import Progress, remove_session
 from harmony_app.workflows.results import (
     describe_group,
     quality_rows,
@@ -155,7 +156,8 @@ def make_plan(config: RunConfig) -> Plan:
     device = check_device(config.device)
     model, model_hash, method = check_method(config)
     root = config.bids_dir.resolve()
-    inventory = discover(root, _selection(config))
+    index = config.bids_database_dir
+    inventory = discover(root, _selection(config), index, config.bids_database_wipe)
     targets = resolve_targets(config.target, root, model)
     check_measured(method, targets)
     for style in targets.styles.values():
@@ -187,7 +189,8 @@ def make_plan(config: RunConfig) -> Plan:
         }
         plan = SessionPlan(scans, digest(common | own), files)
         name = session_name(subject, session)
-        if not config.overwrite and is_finished(config.output_dir, name, plan.digest):
+        digest_wanted = None if config.skip_existing else plan.digest
+        if not config.overwrite and is_finished(config.output_dir, name, digest_wanted):
             finished.append(name)
         else:
             sessions.append(plan)
@@ -233,8 +236,10 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
     from nipype import config as nipype_config
     from nipype import logging as nipype_logging
 
+    from harmony_app.workflows.graph import draw_graph
     from harmony_app.workflows.harmony import init_harmony_wf
     from harmony_app.workflows.plugin import LOGGERS, make_plugin
+    from harmony_app.workflows.resources import write_resources
 
     method = MethodSettings(
         name=config.method,
@@ -264,7 +269,9 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         settings=settings,
         impute=config.impute,
         sites=plan.sites,
-        sloppy=config.sloppy,
+        sloppy=config.keeps_bias,
+        bare={'skip': True, 'force': False}.get(config.skull_strip),
+        spaces=config.output_spaces,
     )
     base = work_folder(config)
     if config.clean_workdir:
@@ -282,24 +289,34 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
     nipype_config.update_config({'logging': {'log_to_file': 'false'}})
     # Nipype has a handler of its own; ours would tell everything twice.
     logging.getLogger('nipype').propagate = False
+    level = ('CRITICAL', 'INFO', 'DEBUG')[max(min(config.verbose - 1, 2), 0)]
     for name in LOGGERS:
         quiet = nipype_logging.getLogger(name)
         # A crash is told once, by the summary.
-        quiet.setLevel('INFO' if config.verbose else 'CRITICAL')
+        quiet.setLevel(level)
+    if config.write_graph:
+        draw_graph(workflow, logs)
+    progress = _make_progress(config, plan, workflow)
+    samples = logs / 'resources' if config.resource_monitor else None
     plugin, plugin_args = make_plugin(
         config.nprocs,
         config.memory_gb,
         config.plugin_file,
         method.uses_gpu,
-        config.verbose > 0,
-        _make_progress(config, plan, workflow),
+        config.verbose >= NODES,
+        progress,
+        config.low_mem,
+        samples,
     )
     try:
-        workflow.run(plugin=plugin, plugin_args=plugin_args)
+        with progress:
+            workflow.run(plugin=plugin, plugin_args=plugin_args)
     except Exception as error:  # noqa: BLE001
         # Nipype raises whatever a node raised after the others have ended. How each scan
         # ended is in the markers; the summary tells it, with the crash files.
         logger.debug('the workflow ended with %r', error)
+    if samples is not None:
+        _say('\n'.join(write_resources(samples, progress.sessions)))
 
 
 def _export(config: RunConfig, plan: Plan, description: dict) -> tuple[list[str], bool]:
@@ -324,7 +341,6 @@ def _make_progress(config: RunConfig, plan: Plan, workflow) -> Progress:
     groups += [scans for found in plan.sites.scans.values() for scans in found.values()]
     measured = {session_name(scan.subject, scan.session) for scans in groups for scan in scans}
     names = {node_name(f'{name}{part}_wf'): name for name in digests for part in ('', '_prepare')}
-    steps = [name for name in workflow.list_node_names() if STEP.fullmatch(name.split('.')[-1])]
 
     def written(session: str) -> None:
         if config.keep_workdir or session in measured:
@@ -332,7 +348,8 @@ def _make_progress(config: RunConfig, plan: Plan, workflow) -> Progress:
         if is_finished(config.output_dir, session, digests[session]):
             remove_session(Path(workflow.base_dir) / workflow.name, session)
 
-    return Progress(len(steps), names, written)
+    # The lines of Nipype would tear a live display apart.
+    return Progress(workflow.list_node_names(), names, written, config.verbose < NODES)
 
 
 def work_folder(config: RunConfig) -> Path:

@@ -1,30 +1,34 @@
 """The command line: arguments become a RunConfig."""
 
 import argparse
-import logging
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harmony_app import __version__
 from harmony_app.bids.filters import read_labels
+from harmony_app.cli_checks import check_options
 from harmony_app.cli_execution import add_other, add_performance
+from harmony_app.cli_help import DESCRIPTION, EXAMPLES, HelpFormatter
 from harmony_app.cli_training import add_group_options, add_training_options
 from harmony_app.cli_workflow import add_filters, add_harmonization, add_outputs
-from harmony_app.config import TASKS, RunConfig
-from harmony_app.errors import HarmonyError, OptionError
+from harmony_app.config import RunConfig
+from harmony_app.errors import HarmonyError, InputError, OptionError
+from harmony_app.imaging.grid import SPACES
+from harmony_app.logs import set_up_logging
 from harmony_app.methods.base import CONTRASTS
 
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Tells a default where it is a value: None, an empty list or False tell nothing."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False or action.default == []:
-            return action.help
-        return super()._get_help_string(action)
+_FIELDS = {
+    'participant_label': 'participants',
+    'session_label': 'sessions',
+    'mem': 'memory_gb',
+    'use_plugin': 'plugin_file',
+    'n': 'count',
+}
+"""Settings whose option has another name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,17 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         Arguments; those of the process by default.
     """
-    parser = make_parser()
     # An option that takes several values may stand before the folders: both orders work.
-    arguments = parser.parse_intermixed_args(argv)
-    logging.basicConfig(format='%(levelname)s: %(message)s', stream=sys.stderr)
-    logger = logging.getLogger('harmony_app')
-    logger.setLevel(max(logging.DEBUG, logging.INFO - 5 * arguments.verbose))
+    arguments = make_parser().parse_intermixed_args(argv)
     try:
-        config = make_config(arguments)
+        config = make_config(arguments, argv)
+        set_up_logging(config.verbose)
         from harmony_app.app import run
 
-        return int(run(config))
+        codes = [int(run(replace(config, analysis_level=n))) for n in _levels(arguments)]
+        return next((code for code in codes if code), 0)
     except HarmonyError as error:
         sys.stderr.write(f'harmony-app: error: {error}\n')
         return int(error.exit_code)
@@ -58,9 +60,10 @@ def make_parser() -> argparse.ArgumentParser:
     """Parser of the command line, groups and names as in fMRIPrep."""
     parser = argparse.ArgumentParser(
         prog='harmony-app',
-        description='Harmonize the contrast of multi-site brain MRI: a BIDS dataset in, the same '
-        'brains in the contrast of one target out.',
-        formatter_class=_HelpFormatter,
+        description=DESCRIPTION,
+        usage='%(prog)s bids_dir output_dir {participant,group} [options]',
+        formatter_class=HelpFormatter,
+        epilog=EXAMPLES,
         # An abbreviation of today may be ambiguous tomorrow.
         allow_abbrev=False,
     )
@@ -68,48 +71,87 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('output_dir', type=Path, help='folder of the results')
     parser.add_argument(
         'analysis_level',
+        nargs='+',
         choices=('participant', 'group'),
-        help='participant: harmonize; group: what --task says, with the results of all participants',
+        help='participant: harmonize; group: what --task says, with the results of all '
+        'participants; both, one after the other',
     )
     parser.add_argument('--version', action='version', version=f'harmony-app {__version__}')
     for add in (
-        add_group_options,
-        add_training_options,
         add_filters,
         add_harmonization,
         add_outputs,
         add_performance,
         add_other,
+        add_group_options,
+        add_training_options,
     ):
         add(parser)
     return parser
 
 
-def make_config(arguments: argparse.Namespace) -> RunConfig:
+def make_config(arguments: argparse.Namespace, argv: Sequence[str] | None = None) -> RunConfig:
     """Turn parsed arguments into the settings of a run.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Of the parser.
+    argv : sequence of str, optional
+        What was parsed; those of the process by default. Needed for ``--config-file``, over
+        which what was given wins and what was not does not.
 
     Raises
     ------
     OptionError
         Where options do not fit together.
     """
-    if arguments.task != TASKS[0] and arguments.analysis_level != 'group':
-        raise OptionError(f'--task {arguments.task} is for the group level; give group')
-    if arguments.export_dir and not arguments.export_fmriprep:
-        raise OptionError('--export-dir is the folder of --export-fmriprep; give both')
+    config = _from_arguments(arguments)
+    if arguments.config_file:
+        config = _over_file(config, arguments.config_file, argv)
+    check_options(config, _levels(arguments))
+    return config
+
+
+def _levels(arguments: argparse.Namespace) -> list[str]:
+    """Levels that were asked for, participants first, each once."""
+    return sorted(set(arguments.analysis_level), reverse=True)
+
+
+def _over_file(config: RunConfig, path: Path, argv: Sequence[str] | None) -> RunConfig:
+    """Settings of a file, with those in their place that were given on the command line."""
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, 'strerror', None) or 'it is not text'
+        raise InputError(f'cannot read --config-file {path}: {reason}') from error
+    parser = make_parser()
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    given = vars(parser.parse_intermixed_args(argv)).keys() - {'config_file'}
+    try:
+        filed = RunConfig.from_toml(text)
+    except OptionError as error:
+        raise OptionError(f'--config-file {path}: {error}') from error
+    return replace(filed, **{n: getattr(config, n) for n in (_FIELDS.get(d, d) for d in given)})
+
+
+def _from_arguments(arguments: argparse.Namespace) -> RunConfig:
     bids_dir, output_dir = _absolute(arguments.bids_dir), _absolute(arguments.output_dir)
     participants = read_labels(arguments.participant_label, 'sub')
     work_dir = arguments.work_dir or Path(tempfile.gettempdir()) / f'harmony-work-{_user()}'
     return RunConfig(
         bids_dir=bids_dir,
         output_dir=output_dir,
-        analysis_level=arguments.analysis_level,
+        analysis_level=_levels(arguments)[0],
         task=arguments.task,
         participants=participants,
         sessions=read_labels(arguments.session_label, 'ses'),
         modalities=tuple(c for c in CONTRASTS if c in arguments.modalities),
         bids_filter_file=_absolute(arguments.bids_filter_file),
         skip_bids_validation=arguments.skip_bids_validation,
+        bids_database_dir=_absolute(arguments.bids_database_dir),
+        bids_database_wipe=arguments.bids_database_wipe,
         derivatives=_named_paths(arguments.derivatives),
         method=arguments.method,
         model=_absolute(arguments.model),
@@ -120,13 +162,18 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
         site_average=arguments.site_average,
         impute=tuple(c for c in CONTRASTS if c in arguments.impute),
         include_contrast_enhanced=arguments.include_contrast_enhanced,
+        skull_strip=arguments.skull_strip,
+        ignore=tuple(dict.fromkeys(arguments.ignore)),
+        output_spaces=tuple(s for s in SPACES if s in arguments.output_spaces),
         export_fmriprep=arguments.export_fmriprep,
         export_dir=_absolute(arguments.export_dir),
         device=arguments.device,
         nprocs=arguments.nprocs or _cpus(),
         omp_nthreads=arguments.omp_nthreads,
         memory_gb=arguments.mem,
+        low_mem=arguments.low_mem,
         plugin_file=_absolute(arguments.use_plugin),
+        resource_monitor=arguments.resource_monitor,
         work_dir=_absolute(work_dir),
         clean_workdir=arguments.clean_workdir,
         keep_workdir=arguments.keep_workdir,
@@ -143,8 +190,10 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
         random_seed=arguments.random_seed,
         sloppy=arguments.sloppy,
         dry_run=arguments.dry_run,
+        write_graph=arguments.write_graph,
         stop_on_first_crash=arguments.stop_on_first_crash,
         overwrite=arguments.overwrite,
+        skip_existing=arguments.skip_existing,
         verbose=arguments.verbose,
     )
 

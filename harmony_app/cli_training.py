@@ -14,6 +14,7 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
         '--task',
         choices=TASKS,
         default=TASKS[0],
+        metavar='TASK',
         help='report: gather the tables of all participants; evaluate: measure what harmonization '
         'did to the study, in tables and a page (group.html); train: train a model of --method on '
         'the preprocessed scans or the phantom; adapt: fit a model to --site; styles: keep the '
@@ -71,7 +72,8 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         *flags('batch-size'),
         type=positive,
         metavar='N',
-        help='examples of a step, of all processes together',
+        help='examples of a step of training, of all processes together; for participants, slices '
+        'that go through a network at a time (16 by default; methods with networks on slices)',
     )
     group.add_argument(
         '--patience',

@@ -53,6 +53,17 @@ def parse_memory(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
+def gigabytes(text: str) -> float:
+    """Gigabytes of an amount of memory; a bare number is gigabytes, as in MRIQC.
+
+    Examples
+    --------
+    >>> gigabytes('8'), gigabytes('1.5'), gigabytes('8000M')
+    (8.0, 1.5, 8.0)
+    """
+    return parse_memory(text if re.search('[a-zA-Z]', text) else f'{text}G')
+
+
 def device(text: str) -> str:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', text):

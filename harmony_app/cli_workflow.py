@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from harmony_app.cli_types import flags
+from harmony_app.config import IGNORABLE
+from harmony_app.imaging.grid import SPACES
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.registry import METHOD_NAMES
 
@@ -35,6 +37,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         choices=CONTRASTS,
         default=list(CONTRASTS),
+        metavar='CONTRAST',
         help='contrasts to harmonize, or to gather and evaluate',
     )
     group.add_argument(
@@ -50,6 +53,18 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='take a dataset whose dataset_description.json is absent, or says that it is a '
         'derivative',
+    )
+    group.add_argument(
+        *flags('bids-database-dir'),
+        type=Path,
+        metavar='FOLDER',
+        help='folder in which PyBIDS keeps its index of the dataset, so that a large one is read '
+        'once; made where it is not there',
+    )
+    group.add_argument(
+        *flags('bids-database-wipe'),
+        action='store_true',
+        help='make that index anew: give it when the dataset has changed',
     )
     group.add_argument(
         *flags('include-contrast-enhanced'),
@@ -74,7 +89,13 @@ def add_harmonization(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         'Options for harmonization', 'Of the participant level; the group level does not read them.'
     )
-    group.add_argument('--method', choices=METHOD_NAMES, default='transfer', help='method')
+    group.add_argument(
+        '--method',
+        choices=METHOD_NAMES,
+        default='transfer',
+        metavar='METHOD',
+        help=f'one of {", ".join(METHOD_NAMES)}',
+    )
     group.add_argument(
         *flags('model'),
         type=Path,
@@ -123,11 +144,38 @@ def add_harmonization(parser: argparse.ArgumentParser) -> None:
         metavar='CONTRAST',
         help='contrasts to make where they were not acquired (methods that can)',
     )
+    group.add_argument(
+        *flags('skull-strip'),
+        *flags('skull-strip-t1w'),
+        choices=('auto', 'skip', 'force'),
+        default='auto',
+        help='whether scans are bare brains already: auto looks at each, skip says that they are, '
+        'force that none is (the head outside the brain is always kept in the results)',
+    )
+    group.add_argument(
+        '--ignore',
+        nargs='+',
+        action='extend',
+        choices=IGNORABLE,
+        default=[],
+        metavar='WHAT',
+        help='what to leave out: bias-field (scans whose field the scanner or another program '
+        'has corrected), brain-mask (no mask in the export, so that fMRIPrep extracts the brain)',
+    )
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Add the options of what is written."""
     group = parser.add_argument_group('Options for the outputs')
+    group.add_argument(
+        *flags('output-spaces'),
+        nargs='+',
+        choices=SPACES,
+        default=list(SPACES),
+        metavar='SPACE',
+        help=f'grids to write images on: native (that of each scan), {SPACES[1]} (1 mm), or both; '
+        'native alone is half the disk, and group --task evaluate needs the other',
+    )
     group.add_argument(
         *flags('export-fmriprep'),
         action='store_true',

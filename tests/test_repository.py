@@ -25,9 +25,18 @@ FLOORS = (
     ('imaging',),
     ('engine', 'nets'),
     ('bids', 'reports', 'methods'),
-    ('config', 'workflows'),
+    ('config', 'logs', 'workflows'),
     ('app',),
-    ('cli', 'cli_execution', 'cli_training', 'cli_types', 'cli_workflow', '__main__'),
+    (
+        'cli',
+        'cli_checks',
+        'cli_descriptor',
+        'cli_execution',
+        'cli_training',
+        'cli_types',
+        'cli_workflow',
+        '__main__',
+    ),
 )
 """Rooms of the house from the ground up: what is above may import what is below."""
 

@@ -8,6 +8,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from harmony_app.bids.discovery import ScanInput
+from harmony_app.imaging.grid import SPACES
 from harmony_app.methods.base import Style
 from harmony_app.workflows.interfaces import (
     AlignSession,
@@ -43,6 +44,8 @@ def init_harmony_wf(
     impute: Sequence[str] = (),
     sites: SiteAverages = NO_AVERAGES,
     sloppy: bool = False,
+    bare: bool | None = None,
+    spaces: Sequence[str] = SPACES,
     name: str = 'harmony_wf',
 ) -> pe.Workflow:
     """Build the workflow of a run: every session, and the target where it is measured.
@@ -70,7 +73,11 @@ def init_harmony_wf(
     sites : SiteAverages
         Of the sites that the scans come from.
     sloppy : bool
-        Leave bias fields where they are, for tests.
+        Leave bias fields where they are.
+    bare : bool, optional
+        Whether the scans show brains only; by default the background of each tells.
+    spaces : sequence of str
+        Grids that images are written on: ``native`` and that of the template.
     name : str
         Name of the workflow.
 
@@ -94,11 +101,12 @@ def init_harmony_wf(
     outputnode = pe.Node(niu.IdentityInterface(list(ends.values()) or ['none']), name='outputnode')
     workflow.add_nodes([inputnode, outputnode])
     # Preparation stands apart from the session: another target finds it in the cache.
-    prepare = {plan.name: _init_named_prepare_wf(plan, method.seed, sloppy) for plan in sessions}
+    common = {'seed': method.seed, 'sloppy': sloppy, 'bare': bare}
+    prepare = {plan.name: _init_named_prepare_wf(plan, **common) for plan in sessions}
     workflow.add_nodes(list(prepare.values()))
 
     def make_prepare(plan: SessionPlan, prefix: str) -> pe.Workflow:
-        return _init_named_prepare_wf(plan, method.seed, sloppy, prefix)
+        return _init_named_prepare_wf(plan, prefix, **common)
 
     targets = [scan for scans in target_scans.values() for scan in scans]
     site_scans = [s for found in sites.scans.values() for scans in found.values() for s in scans]
@@ -125,6 +133,7 @@ def init_harmony_wf(
             settings=settings,
             impute=impute,
             sites=sites,
+            spaces=spaces,
             prepared_outside=True,
             name=node_name(f'{plan.name}_wf'),
         )
@@ -149,6 +158,8 @@ def init_session_wf(
     impute: Sequence[str] = (),
     sites: SiteAverages = NO_AVERAGES,
     sloppy: bool = False,
+    bare: bool | None = None,
+    spaces: Sequence[str] = SPACES,
     prepared_outside: bool = False,
     name: str = 'session_wf',
 ) -> pe.Workflow:
@@ -160,7 +171,7 @@ def init_session_wf(
         The session.
     prepared_outside : bool
         Whether the records of the prepared session come in by the ``inputnode``.
-    method, styles, bids_dir, output_dir, run, settings, impute, sites, sloppy, name
+    method, styles, bids_dir, output_dir, run, settings, impute, sites, sloppy, bare, spaces, name
         As for :func:`init_harmony_wf`.
 
     Inputs
@@ -209,6 +220,7 @@ def init_session_wf(
             settings=dict(settings),
             digest=plan.digest,
             run=run,
+            spaces=list(spaces),
         ),
         name='write',
         mem_gb=WRITE_GB,
@@ -221,6 +233,7 @@ def init_session_wf(
             given=plan.given,
             seed=method.seed,
             sloppy=sloppy,
+            bare=bare,
             name='prepare_wf',
         )
         prefix = 'outputnode.'
@@ -244,6 +257,7 @@ def init_prepare_wf(
     given: Mapping[str, Mapping[str, Path]],
     seed: int,
     sloppy: bool = False,
+    bare: bool | None = None,
     name: str = 'prepare_wf',
 ) -> pe.Workflow:
     """Build the preparation of one session: bias field, alignment, working grid, profile.
@@ -257,7 +271,9 @@ def init_prepare_wf(
     seed : int
         Seed of the samplers.
     sloppy : bool
-        Leave bias fields where they are, for tests.
+        Leave bias fields where they are.
+    bare : bool, optional
+        Whether the scans show brains only; by default the background of each tells.
     name : str
         Name of the workflow.
 
@@ -301,6 +317,8 @@ def init_prepare_wf(
         if scan.site:
             inputs['site'] = scan.site
         inputs['sloppy'] = sloppy
+        if bare is not None:
+            inputs['bare'] = bare
         inputs |= {key: str(path) for key, path in given.get(scan.name, {}).items()}
         prepare = pe.Node(PrepareScan(**inputs), name=f'prepare_{label}', mem_gb=PREPARE_GB)
         finish = pe.Node(FinishScan(), name=f'finish_{label}', mem_gb=FINISH_GB)
@@ -342,8 +360,6 @@ def _init_encode(
     )
 
 
-def _init_named_prepare_wf(
-    plan: SessionPlan, seed: int, sloppy: bool, prefix: str = ''
-) -> pe.Workflow:
+def _init_named_prepare_wf(plan: SessionPlan, prefix: str = '', **settings) -> pe.Workflow:
     name = node_name(f'{prefix}{plan.name}_prepare_wf')
-    return init_prepare_wf(scans=plan.scans, given=plan.given, seed=seed, sloppy=sloppy, name=name)
+    return init_prepare_wf(scans=plan.scans, given=plan.given, name=name, **settings)

@@ -27,6 +27,7 @@ class _PrepareInputSpec(BaseInterfaceInputSpec):
     mask_file = File(exists=True, desc='brain mask on the grid of the scan')
     transform_file = File(exists=True, desc='affine transform to the template, ITK text')
     sloppy = traits.Bool(False, usedefault=True, desc='leave the bias field where it is')
+    bare = traits.Bool(desc='whether the scan shows a brain only')
 
 
 class PrepareScan(SimpleInterface):
@@ -49,6 +50,7 @@ class PrepareScan(SimpleInterface):
             Path(given.mask_file) if isdefined(given.mask_file) else None,
             Path(given.transform_file) if isdefined(given.transform_file) else None,
             given.sloppy,
+            given.bare if isdefined(given.bare) else None,
         )
         self._results['out_file'] = str(out)
         return runtime
@@ -244,6 +246,7 @@ class _WriteInputSpec(BaseInterfaceInputSpec):
     bids_dir = traits.Str(mandatory=True, desc='input dataset')
     output_dir = traits.Str(mandatory=True, desc='output folder')
     settings = traits.Dict(desc='goes into every sidecar')
+    spaces = traits.List(traits.Str(), desc='grids that images are written on; all by default')
     digest = traits.Str(mandatory=True, desc='hash of settings and inputs')
     run = traits.Str(mandatory=True, desc='name of the run')
 
@@ -262,6 +265,7 @@ class WriteSession(SimpleInterface):
 
     def _run_interface(self, runtime):
         from harmony_app.bids.atomic import write_json
+        from harmony_app.imaging.grid import SPACES
         from harmony_app.workflows.writing import write_session
 
         given = self.inputs
@@ -279,6 +283,7 @@ class WriteSession(SimpleInterface):
             digest=given.digest,
             run=given.run,
             scratch=Path(runtime.cwd),
+            spaces=tuple(given.spaces) if isdefined(given.spaces) else SPACES,
         )
         self._results['out_file'] = str(write_json(Path(runtime.cwd) / 'written.json', marker))
         return runtime

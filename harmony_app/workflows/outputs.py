@@ -11,7 +11,7 @@ from harmony_app.bids.derivatives import derivative_path, image_sidecar, raw_uri
 from harmony_app.bids.metadata import Metadata
 from harmony_app.bids.transforms import write_itk_affine
 from harmony_app.imaging.edges import edge_agreement
-from harmony_app.imaging.grid import SPACE, WORKING_AFFINE
+from harmony_app.imaging.grid import SPACE, SPACES, WORKING_AFFINE
 from harmony_app.imaging.io import Geometry, write_like, write_volume
 from harmony_app.imaging.profile import TISSUES, TissueProfile, measure_profile
 from harmony_app.imaging.resample import resample
@@ -45,6 +45,8 @@ class SessionOutputs:
         Scans of the session that could be prepared.
     scratch : Path
         Folder for volumes of PDT2 images.
+    spaces : tuple of str
+        Grids that images are written on, of :data:`SPACES`.
     """
 
     staging: Path
@@ -55,6 +57,7 @@ class SessionOutputs:
     aligned: Record
     prepared: Sequence[Record]
     scratch: Path
+    spaces: tuple[str, ...] = SPACES
     files: dict[str, list[str]] = field(default_factory=dict)
     rows: list[dict] = field(default_factory=list)
     style_rows: list[dict] = field(default_factory=list)
@@ -88,6 +91,8 @@ class SessionOutputs:
 
     def write_session_maps(self) -> None:
         """Write the brain mask and tissue maps of the session on the template grid."""
+        if SPACE not in self.spaces:
+            return
         reference = self.aligned.facts['reference']
         common = {
             'Sources': [self._uri(r) for r in self.prepared if r.facts['name'] == reference],
@@ -165,6 +170,8 @@ class SessionOutputs:
         **details,
     ) -> None:
         """Write an image of the working grid and its sidecar."""
+        if SPACE not in self.spaces:
+            return
         entities = self.entities[name] if name else self.shared
         path = derivative_path(self.staging, entities, contrast, desc=desc, **TEMPLATE_GRID)
         write_volume(self._made(name, path), volume)
@@ -172,6 +179,8 @@ class SessionOutputs:
 
     def _write_native(self, data: np.ndarray, prepared: Record, details: dict) -> None:
         """Write a harmonized scan on its own grid."""
+        if 'native' not in self.spaces:
+            return
         name, contrast = prepared.facts['name'], prepared.facts['contrast']
         path = derivative_path(self.staging, self.entities[name], contrast, desc='harmonized')
         write_like(self._made(name, path), data, self._geometry(prepared))
@@ -219,6 +228,8 @@ class SessionOutputs:
         return [f'the registration to the template is doubtful (quality {quality:.2f})']
 
     def _write_native_mask(self, prepared: Record, finished: Record) -> None:
+        if 'native' not in self.spaces:
+            return
         name, contrast = prepared.facts['name'], prepared.facts['contrast']
         mask = native_mask(self.map('brain'), prepared, np.array(finished.facts['to_working']))
         # Masks of several contrasts would share a name: BIDS has no entity for the contrast.

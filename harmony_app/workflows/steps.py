@@ -77,6 +77,7 @@ def prepare_scan(
     mask_file: Path | None = None,
     transform_file: Path | None = None,
     sloppy: bool = False,
+    bare: bool | None = None,
 ) -> Path:
     """Read a scan, check it, take its bias field off.
 
@@ -93,12 +94,17 @@ def prepare_scan(
     transform_file : Path, optional
         Transform to the template (ITK text), made by others.
     sloppy : bool
-        Leave the bias field where it is, for tests.
+        Leave the bias field where it is.
+    bare : bool, optional
+        Whether the scan shows a brain only; by default its background tells.
     """
     facts = {'name': name, 'contrast': contrast, 'path': str(path), 'volume': volume, 'site': site}
     try:
         scan = load_native(path, volume, out.parent)
         notes = list(scan.notes)
+        if bare is not None:
+            notes = [note for note in notes if not note.startswith('skull-stripped')]
+            notes.append(f'taken for {"a bare brain" if bare else "a whole head"}, as asked')
         mask = None
         if mask_file is not None:
             mask = read_scan(mask_file).volume
@@ -107,7 +113,7 @@ def prepare_scan(
             mask = mask.data > 0.5
         corrected, field = (scan.volume, None) if sloppy else correct_bias(scan.volume)
         if sloppy:
-            notes.append('sloppy: the bias field was not corrected')
+            notes.append('the bias field was not corrected, as asked')
         elif field is None:
             notes.append('no bias field could be estimated')
         thick = is_thick(scan.geometry.zooms)
@@ -118,7 +124,8 @@ def prepare_scan(
             'zooms': list(scan.geometry.zooms),
             'axes': scan.geometry.axes,
             'thick': bool(thick),
-            'skull_stripped': bool(is_skull_stripped(scan.volume)),
+            'skull_stripped': bool(is_skull_stripped(scan.volume) if bare is None else bare),
+            'bare': bare,
             'bias_corrected': field is not None,
             'transform': None if transform_file is None else _read_transform(transform_file),
             'notes': notes,
@@ -295,11 +302,13 @@ def _register_session(scans: list[Record]) -> tuple[tuple | None, dict[str, dict
     found, failures = [], {}
     for record in scans:
         name, given = record.facts['name'], record.facts['transform']
+        bare = record.facts.get('bare')
         try:
             template = register_template(
                 volume_of(record),
                 record.facts['contrast'],
                 None if given is None else np.asarray(given),
+                **({} if bare is None else {'bare': bare}),
             )
         except ScanError as error:
             failures[name] = failure_of(error)
