@@ -30,6 +30,7 @@ from harmony_app.workflows.checks import (
     method_options,
     read_plugin,
 )
+from harmony_app.workflows.costs import describe_cost, estimate
 from harmony_app.workflows.fmriprep_export import (
     EXPORT_FOLDER,
     export_session,
@@ -46,19 +47,21 @@ from harmony_app.workflows.results import (
     without_effect,
 )
 from harmony_app.workflows.site_averages import find_site_averages
-from harmony_app.workflows.summary import describe_plan, summarize
+from harmony_app.workflows.summary import close, describe_plan, summarize
 from harmony_app.workflows.targets import resolve_targets
 
 logger = logging.getLogger('harmony_app')
 
 
-def run(config: RunConfig) -> ExitCode:
+def run(config: RunConfig, alone: bool = True) -> ExitCode:
     """Run the level that was asked for.
 
     Parameters
     ----------
     config : RunConfig
         Settings of the run.
+    alone : bool
+        Whether this is the only level; options of the other one are not told to be unread then.
 
     Returns
     -------
@@ -72,13 +75,13 @@ def run(config: RunConfig) -> ExitCode:
         Where the run cannot begin.
     """
     if config.analysis_level == 'group':
-        if lines := run_group(config):
+        if lines := run_group(config, alone):
             _say('\n'.join(lines))
         return ExitCode.SUCCESS
     return run_participants(config)
 
 
-def run_group(config: RunConfig) -> list[str]:
+def run_group(config: RunConfig, alone: bool = True) -> list[str]:
     """Do what ``--task`` says with the results of the participant level; says what came of it."""
     if config.task in ('train', 'adapt', 'styles', 'synthesize'):
         from harmony_app.workflows.model_tasks import run_task
@@ -88,7 +91,7 @@ def run_group(config: RunConfig) -> list[str]:
         prepare_environment(config)
         return run_task(config)
     check_input_folder(config.bids_dir)
-    if unread := without_effect(config):
+    if alone and (unread := without_effect(config)):
         logger.warning(
             '%s: without effect at the group level, which takes the results as they are',
             ', '.join(unread),
@@ -122,6 +125,8 @@ def run_participants(config: RunConfig) -> ExitCode:
     plan = make_plan(config)
     _say('\n'.join(describe_plan(plan, config)))
     if config.dry_run:
+        cost = estimate(plan, config)
+        _say('\n'.join(describe_cost(cost, config, len(plan.sessions))))
         return ExitCode.SUCCESS
     run_name = f'{datetime.now(UTC):%Y%m%d-%H%M%S}_{uuid.uuid4().hex[:8]}'
     logs = config.output_dir / 'logs' / run_name
@@ -140,8 +145,7 @@ def run_participants(config: RunConfig) -> ExitCode:
         exported, failed = _export(config, plan, description)
         lines = [*exported, *lines]
         code = ExitCode.FAILURE if failed and code == ExitCode.SUCCESS else code
-    lines.append(f'{time.monotonic() - started:.0f} s, settings and logs in {logs}')
-    _say('\n'.join(lines))
+    _say('\n'.join(close(lines, config.output_dir, logs, time.monotonic() - started)))
     return code
 
 

@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         set_up_logging(config.verbose)
         from harmony_app.app import run
 
-        codes = [int(run(replace(config, analysis_level=n))) for n in _levels(arguments)]
+        levels = _levels(arguments)
+        alone = len(levels) == 1
+        codes = [int(run(replace(config, analysis_level=level), alone)) for level in levels]
         return next((code for code in codes if code), 0)
     except HarmonyError as error:
         sys.stderr.write(f'harmony-app: error: {error}\n')

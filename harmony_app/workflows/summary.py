@@ -8,6 +8,7 @@ from harmony_app.bids.publish import read_marker
 from harmony_app.config import RunConfig
 from harmony_app.errors import ExitCode
 from harmony_app.workflows.names import session_name
+from harmony_app.workflows.pace import in_words
 from harmony_app.workflows.plans import Plan
 
 
@@ -98,3 +99,23 @@ def _crash_of(session: str, logs: Path) -> str:
 def _short(scan: ScanInput) -> str:
     parts = [f'{key}-{label}' for key, label in scan.entities if key not in ('sub', 'ses')]
     return '_'.join([*parts, scan.contrast])
+
+
+def close(lines: list[str], output_dir: Path, logs: Path, seconds: float) -> list[str]:
+    """The end of what a run tells: where everything is, and last how many scans ended how.
+
+    Parameters
+    ----------
+    lines : list of str
+        Of :func:`summarize`.
+    output_dir, logs : Path
+        Results, and logs of this run.
+    seconds : float
+        Duration of the run.
+    """
+    *told, counts = lines
+    told.append(f'results in {output_dir}')
+    pages = sorted(output_dir.glob('sub-*.html'))
+    if pages:
+        told.append(f'reports: {pages[0] if len(pages) == 1 else output_dir / "sub-*.html"}')
+    return [*told, f'settings and logs in {logs}', f'{counts} in {in_words(seconds)}']
