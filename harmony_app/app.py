@@ -309,6 +309,7 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         method.uses_gpu,
         config.verbose >= NODES,
         progress,
+        progress.is_live,
         config.low_mem,
         samples,
     )

@@ -11,9 +11,11 @@ from pathlib import Path
 from harmony_app import __version__
 from harmony_app.bids.filters import read_labels
 from harmony_app.cli_checks import check_options
+from harmony_app.cli_descriptor import PrintDescriptor
 from harmony_app.cli_execution import add_other, add_performance
 from harmony_app.cli_help import DESCRIPTION, EXAMPLES, HelpFormatter
 from harmony_app.cli_training import add_group_options, add_training_options
+from harmony_app.cli_types import flags
 from harmony_app.cli_workflow import add_filters, add_harmonization, add_outputs
 from harmony_app.config import RunConfig
 from harmony_app.errors import HarmonyError, InputError, OptionError
@@ -79,6 +81,12 @@ def make_parser() -> argparse.ArgumentParser:
         'participants; both, one after the other',
     )
     parser.add_argument('--version', action='version', version=f'harmony-app {__version__}')
+    parser.add_argument(
+        *flags('bids-exec-spec'),
+        action=PrintDescriptor,
+        const=make_parser,
+        help='print the Boutiques descriptor of this command line and exit',
+    )
     for add in (
         add_filters,
         add_harmonization,

@@ -16,17 +16,23 @@ _NUMBERS = {int: True, positive: True, float: False, above_zero: False}
 """Types of options that are numbers, and whether they are whole."""
 
 
-class PrintDescriptor(argparse.Action):
-    """Print the descriptor of the parser and end, as ``--version`` does."""
+_READ = ('bids_dir', 'bids_filter_file', 'model', 'use_plugin', 'config_file', 'phantom')
+"""Files and folders that must be there; the other ones are made."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None):  # noqa: A002
-        super().__init__(
-            option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help
-        )
+
+class PrintDescriptor(argparse.Action):
+    """Print the descriptor of the parser and end, as ``--version`` does.
+
+    ``const`` makes the parser anew: the one that is parsing has changed its arguments for it.
+    """
+
+    def __init__(self, option_strings: Sequence[str], dest: str, const, **named):
+        nothing = argparse.SUPPRESS
+        super().__init__(option_strings, nothing, nargs=0, const=const, default=nothing, **named)
 
     def __call__(self, parser, namespace, values, option_string=None):
         """Print and exit."""
-        sys.stdout.write(write_descriptor(parser))
+        sys.stdout.write(write_descriptor(self.const()))
         parser.exit()
 
 
@@ -54,7 +60,7 @@ def describe(parser: argparse.ArgumentParser) -> dict:
         'schema-version': SCHEMA,
         'name': 'harmony-app',
         'tool-version': __version__,
-        'description': parser.description,
+        'description': ' '.join(parser.description.split()),
         'author': 'The harmony-app authors',
         'command-line': ' '.join(['harmony-app', *keys]),
         'container-image': {'type': 'docker', 'image': f'harmony-app:{__version__}'},
@@ -124,13 +130,16 @@ def _input(action: argparse.Action) -> dict:
         fields['integer'] = _NUMBERS[action.type]
     if action.option_strings:
         fields['command-line-flag'] = option_of(action)
-    if action.nargs == '+':
+    if action.nargs == '+' or _is_repeated(action):
         fields['list'] = True
         fields['min-list-entries'] = 1
+    if _is_repeated(action):
+        # Boutiques has no options that come again: each value brings its own.
+        fields['list-separator'] = f' {option_of(action)} '
     if action.choices:
         fields['value-choices'] = list(action.choices)
     default = action.default
-    if action.option_strings and not _is_plain_default(default):
+    if action.option_strings and action.nargs != 0 and not _is_plain_default(default):
         fields['default-value'] = list(default) if isinstance(default, tuple) else default
     return fields
 
@@ -140,12 +149,16 @@ def _is_plain_default(value) -> bool:
     return value is None or value is False or value == [] or value == argparse.SUPPRESS
 
 
+def _is_repeated(action: argparse.Action) -> bool:
+    return isinstance(action, argparse._AppendAction) and action.nargs is None
+
+
 def _kind(action: argparse.Action) -> str:
     if action.nargs == 0:
         return 'Flag'
     if action.type in _NUMBERS:
         return 'Number'
-    return 'File' if action.metavar in ('FILE', 'FOLDER') or action.dest == 'bids_dir' else 'String'
+    return 'File' if action.dest in _READ else 'String'
 
 
 def _exclusive(parser: argparse.ArgumentParser) -> list[dict]:

@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from harmony_app.cli_descriptor import PrintDescriptor
 from harmony_app.cli_types import device, flags, gigabytes, parse_memory, positive
 from harmony_app.config import DEFAULT_SEED
 
@@ -80,11 +79,6 @@ def add_other(parser: argparse.ArgumentParser) -> None:
         metavar='FILE',
         help='settings of an earlier run (logs/*/harmony_app.toml of its results); what else '
         'stands on the command line wins',
-    )
-    group.add_argument(
-        *flags('bids-exec-spec'),
-        action=PrintDescriptor,
-        help='print the Boutiques descriptor of this command line and exit',
     )
     group.add_argument(
         '-w',

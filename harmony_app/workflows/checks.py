@@ -118,6 +118,8 @@ def check_folders(config: RunConfig) -> None:
     if config.export_dir:
         _check_export(config.export_dir, raw, out)
     _warn_of_version(out)
+    if config.resource_monitor and not os.path.exists('/proc/self/statm'):
+        raise OptionError('--resource-monitor reads /proc, which this system lacks; leave it out')
     if not config.dry_run:
         _probe(config.output_dir, 'output_dir')
         _probe(config.work_dir, '--work-dir')

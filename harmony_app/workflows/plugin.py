@@ -167,6 +167,7 @@ def make_plugin(
     nodes_use_gpu: bool = False,
     verbose: bool = False,
     progress: Callable | None = None,
+    apart: bool = False,
     low_mem: bool = False,
     monitor_dir: Path | None = None,
 ) -> tuple[object, dict]:
@@ -186,6 +187,9 @@ def make_plugin(
         Whether workers tell each node that they run.
     progress : callable, optional
         Called with a node and ``start``, ``end`` or ``exception``.
+    apart : bool
+        Run nodes in another process even where there is one at a time: a live display stands
+        still wherever a library holds Python's lock.
     low_mem : bool
         Run each node in a process of its own, so that nothing it held is kept.
     monitor_dir : Path, optional
@@ -214,7 +218,7 @@ def make_plugin(
         args['n_gpu_procs'] = 1
     if monitor_dir is not None:
         args['monitor_dir'] = str(monitor_dir)
-    if nprocs == 1 and not low_mem:
+    if nprocs == 1 and not (apart or low_mem):
         return OneByOne(plugin_args=args), args
     # A forked child inherits locks of ITK and torch, and cannot use CUDA at all.
     args['mp_context'] = 'spawn'

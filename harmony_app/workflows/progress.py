@@ -66,6 +66,11 @@ class Progress:
         self._started = time.monotonic()
         self._display = _make_display(self._lines) if live else None
 
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a terminal that shows live lines."""
+        return self._display is not None
+
     def __enter__(self) -> 'Progress':
         if self._display is not None:
             self._display.start()

@@ -1,20 +1,16 @@
 """Processor and memory of each step, sampled while it runs, and tables of them."""
 
-import json
-import logging
 import os
-import resource
 import shutil
-import threading
-import time
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from harmony_app.bids.atomic import write_json, write_table
+from harmony_app.workflows import sampler
 from harmony_app.workflows.progress import STEP
-
-logger = logging.getLogger('harmony_app')
 
 PERIOD = 0.5
 """Seconds between two samples."""
@@ -43,7 +39,7 @@ TIME_COLUMNS = {
 
 @contextmanager
 def monitor(folder: Path, name: str, period: float = PERIOD) -> Iterator[None]:
-    """Sample this process while the block runs, and write what was seen.
+    """Sample this process while the block runs; of one that is killed the samples stay.
 
     Parameters
     ----------
@@ -54,22 +50,17 @@ def monitor(folder: Path, name: str, period: float = PERIOD) -> Iterator[None]:
     period : float
         Seconds between samples.
     """
-    samples = [_sample()]
-    ended = threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(period):
-            samples.append(_sample())
-
-    watcher = threading.Thread(target=watch, name='resources', daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-        samples.append(_sample())
-        write_json(folder / f'{name}.json', {'name': name, 'samples': samples})
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f'{name}.txt'
+    file.write_text(sampler.sample(os.getpid()), encoding='ascii')
+    # Isolated and without site packages: it starts in some hundredths of a second.
+    command = [sys.executable, '-I', '-S', sampler.__file__, str(os.getpid())]
+    command += [str(file), str(period)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.stdin.close()
 
 
 def write_resources(folder: Path, sessions: Mapping[str, str]) -> list[str]:
@@ -87,19 +78,22 @@ def write_resources(folder: Path, sessions: Mapping[str, str]) -> list[str]:
     list of str
         A summary: for each kind of step how often it ran, its time, processors and memory.
     """
-    seen = [json.loads(path.read_text(encoding='utf-8')) for path in sorted(folder.glob('*.json'))]
+    seen = [
+        (path.stem.split('.'), samples)
+        for path in sorted(folder.glob('*.txt'))
+        if len(samples := _read(path)) > 1
+    ]
     # Nodes that only pass records on are not work.
-    seen = [item for item in seen if STEP.fullmatch(item['name'].split('.')[-1])]
-    seen.sort(key=lambda item: item['samples'][0][0])
+    seen = [(parts, samples) for parts, samples in seen if STEP.fullmatch(parts[-1])]
+    seen.sort(key=lambda item: item[1][0][0])
     if not seen:
         return []
-    start = seen[0]['samples'][0][0]
+    start = seen[0][1][0][0]
     steps, over_time = [], []
-    for item in seen:
-        *_, workflow, step = item['name'].split('.')
+    for (*_, workflow, step), samples in seen:
         common = {'session': sessions.get(workflow, 'target'), 'step': step}
-        steps.append(common | _describe(item['samples'], start))
-        over_time += [common | row for row in _rows(item['samples'], start)]
+        steps.append(common | _describe(samples, start))
+        over_time += [common | row for row in _rows(samples, start)]
     for name, columns, rows in (
         ('resources', STEP_COLUMNS, steps),
         ('resources_over_time', TIME_COLUMNS, over_time),
@@ -111,19 +105,11 @@ def write_resources(folder: Path, sessions: Mapping[str, str]) -> list[str]:
     return _summary(steps)
 
 
-def _sample() -> list[float]:
-    """Time of day, processor seconds of this process, resident memory in MB."""
-    return [round(time.time(), 3), round(time.process_time(), 3), round(_resident_mb(), 1)]
-
-
-def _resident_mb() -> float:
-    try:
-        with open('/proc/self/statm', encoding='ascii') as stream:
-            pages = int(stream.read().split()[1])
-        return pages * os.sysconf('SC_PAGE_SIZE') / 2**20
-    except (OSError, ValueError, IndexError):
-        # Where there is no /proc: the most that the process ever held.
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+def _read(path: Path) -> list[tuple[float, ...]]:
+    """Time, processor seconds and memory of each sample; half a line at the end is left out."""
+    lines = path.read_text(encoding='ascii').splitlines()
+    rows = [tuple(map(float, line.split())) for line in lines]
+    return [row for row in rows if len(row) == 3]
 
 
 def _describe(samples: Sequence[Sequence[float]], start: float) -> dict:
