@@ -1,7 +1,6 @@
 """The participant and group levels: plan, run, exit code."""
 
 import logging
-import os
 import shutil
 import sys
 import time
@@ -17,7 +16,8 @@ from harmony_app.bids.discovery import discover
 from harmony_app.bids.filters import Selection, read_filter_file
 from harmony_app.bids.publish import is_finished
 from harmony_app.config import RunConfig, describe_environment, digest
-from harmony_app.errors import ExitCode, HarmonyError
+from harmony_app.environment import prepare_environment
+from harmony_app.errors import ExitCode
 from harmony_app.logs import NODES
 from harmony_app.workflows.checks import (
     check_dataset,
@@ -31,11 +31,7 @@ from harmony_app.workflows.checks import (
     read_plugin,
 )
 from harmony_app.workflows.costs import describe_cost, estimate
-from harmony_app.workflows.fmriprep_export import (
-    EXPORT_FOLDER,
-    export_session,
-    write_export_files,
-)
+from harmony_app.workflows.fmriprep_export import export_plan
 from harmony_app.workflows.names import node_name, session_name
 from harmony_app.workflows.plans import MethodSettings, Plan, SessionPlan
 from harmony_app.workflows.precomputed import find_precomputed
@@ -47,7 +43,7 @@ from harmony_app.workflows.results import (
     without_effect,
 )
 from harmony_app.workflows.site_averages import find_site_averages
-from harmony_app.workflows.summary import close, describe_plan, summarize
+from harmony_app.workflows.summary import describe_end, describe_plan, summarize
 from harmony_app.workflows.targets import resolve_targets
 
 logger = logging.getLogger('harmony_app')
@@ -140,12 +136,13 @@ def run_participants(config: RunConfig) -> ExitCode:
     write_text(logs / 'harmony_app.toml', config.to_toml(environment))
     if plan.sessions:
         _run_workflow(config, plan, run_name, logs)
-    lines, code = summarize(config.output_dir, plan, run_name, logs)
+    (*lines, counts), code = summarize(config.output_dir, plan, run_name, logs)
     if config.export_fmriprep:
-        exported, failed = _export(config, plan, description)
-        lines = [*exported, *lines]
+        exported, failed = export_plan(config, plan, description)
+        lines += exported
         code = ExitCode.FAILURE if failed and code == ExitCode.SUCCESS else code
-    _say('\n'.join(close(lines, config.output_dir, logs, time.monotonic() - started)))
+    lines += describe_end(config.output_dir, logs, counts, time.monotonic() - started)
+    _say('\n'.join(lines))
     return code
 
 
@@ -212,28 +209,6 @@ def _selection(config: RunConfig) -> Selection:
         filters,
         config.include_contrast_enhanced,
     )
-
-
-def prepare_environment(config: RunConfig) -> None:
-    """Set what libraries read when they are imported, here and in worker processes.
-
-    One ITK thread, because several add in no fixed order; no telemetry; caches in the
-    work folder, because HOME may be absent or not writable.
-    """
-    cache = config.work_dir / 'cache'
-    os.environ |= {
-        'NO_ET': '1',
-        'NIPYPE_NO_ET': '1',
-        'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS': '1',
-        'OMP_NUM_THREADS': str(config.omp_nthreads),
-        'OPENBLAS_NUM_THREADS': str(config.omp_nthreads),
-        'MKL_NUM_THREADS': str(config.omp_nthreads),
-        'MPLBACKEND': 'Agg',
-        'MPLCONFIGDIR': str(cache / 'matplotlib'),
-        'XDG_CACHE_HOME': str(cache),
-        # Needed by deterministic matrix products on CUDA.
-        'CUBLAS_WORKSPACE_CONFIG': ':4096:8',
-    }
 
 
 def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> None:
@@ -322,21 +297,6 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         logger.debug('the workflow ended with %r', error)
     if samples is not None:
         _say('\n'.join(write_resources(samples, progress.sessions)))
-
-
-def _export(config: RunConfig, plan: Plan, description: dict) -> tuple[list[str], bool]:
-    """Write the sessions of the run once more as fMRIPrep takes them; True where one failed."""
-    folder = config.export_dir or config.output_dir / EXPORT_FOLDER
-    write_export_files(folder, config.output_dir, config.bids_dir, description)
-    names = sorted([*(session.name for session in plan.sessions), *plan.finished])
-    lines, failed = [], False
-    for name in names:
-        try:
-            lines.append(f'exported {export_session(config.output_dir, folder, name)}')
-        except (HarmonyError, OSError, ValueError) as error:
-            lines.append(f'failed to export {name}: {error}')
-            failed = True
-    return [*lines, f'for fMRIPrep: -d harmony={folder}'], failed
 
 
 def _make_progress(config: RunConfig, plan: Plan, workflow) -> Progress:

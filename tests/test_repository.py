@@ -20,23 +20,17 @@ PACKAGE = ROOT / 'harmony_app'
 MODULES = sorted(PACKAGE.rglob('*.py'))
 HEAVY = ('torch', 'ants', 'nipype', 'nilearn', 'bids', 'pandas', 'matplotlib', 'scipy', 'skimage')
 
+CLI = ('checks', 'descriptor', 'execution', 'help', 'training', 'types', 'workflow')
+"""Modules of the command line, all on one floor."""
+
 FLOORS = (
     ('errors',),
     ('imaging',),
     ('engine', 'nets'),
     ('bids', 'reports', 'methods'),
-    ('config', 'logs', 'workflows'),
+    ('config', 'environment', 'logs', 'workflows'),
     ('app',),
-    (
-        'cli',
-        'cli_checks',
-        'cli_descriptor',
-        'cli_execution',
-        'cli_training',
-        'cli_types',
-        'cli_workflow',
-        '__main__',
-    ),
+    (*(f'cli_{part}' for part in CLI), 'cli', '__main__'),
 )
 """Rooms of the house from the ground up: what is above may import what is below."""
 

@@ -6,7 +6,6 @@ one question stop it, so of several runs one is chosen here, and the sidecar say
 """
 
 import json
-import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +24,10 @@ from harmony_app.bids.derivatives import (
 from harmony_app.bids.entities import parse_name
 from harmony_app.bids.publish import read_marker
 from harmony_app.bids.transforms import read_itk_affine
+from harmony_app.config import RunConfig
+from harmony_app.errors import HarmonyError
 from harmony_app.imaging.grid import SPACE
-
-logger = logging.getLogger('harmony_app')
+from harmony_app.workflows.plans import Plan
 
 EXPORT_FOLDER = Path('derivatives') / 'for-fmriprep'
 """Where the export lies in the results, where no other folder is given."""
@@ -189,6 +189,38 @@ def export_session(results: Path, export: Path, session: str, mask: bool = True)
     else:
         _remove(paths['T2w'])
     return f'{session}: {", ".join(lines)}'
+
+
+def export_plan(config: RunConfig, plan: Plan, description: Mapping) -> tuple[list[str], bool]:
+    """Export the sessions of a run, those that were finished before too.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Folders, and what to leave out.
+    plan : Plan
+        Its sessions are exported.
+    description : mapping
+        ``dataset_description.json`` of the input.
+
+    Returns
+    -------
+    lines : list of str
+        What became of each session, and how to give the export to fMRIPrep.
+    failed : bool
+        Whether one could not be exported.
+    """
+    folder = config.export_dir or config.output_dir / EXPORT_FOLDER
+    write_export_files(folder, config.output_dir, config.bids_dir, description)
+    mask = 'brain-mask' not in config.ignore
+    lines, failed = [], False
+    for name in sorted([*(session.name for session in plan.sessions), *plan.finished]):
+        try:
+            lines.append(f'exported {export_session(config.output_dir, folder, name, mask)}')
+        except (HarmonyError, OSError, ValueError) as error:
+            lines.append(f'failed to export {name}: {error}')
+            failed = True
+    return [*lines, f'for fMRIPrep: -d harmony={folder}'], failed
 
 
 def _candidates(results: Path, session: str) -> dict[str, list[Candidate]]:

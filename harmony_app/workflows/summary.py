@@ -101,20 +101,19 @@ def _short(scan: ScanInput) -> str:
     return '_'.join([*parts, scan.contrast])
 
 
-def close(lines: list[str], output_dir: Path, logs: Path, seconds: float) -> list[str]:
+def describe_end(output_dir: Path, logs: Path, counts: str, seconds: float) -> list[str]:
     """The end of what a run tells: where everything is, and last how many scans ended how.
 
     Parameters
     ----------
-    lines : list of str
-        Of :func:`summarize`.
     output_dir, logs : Path
         Results, and logs of this run.
+    counts : str
+        Last line of :func:`summarize`.
     seconds : float
         Duration of the run.
     """
-    *told, counts = lines
-    told.append(f'results in {output_dir}')
+    told = [f'results in {output_dir}']
     pages = sorted(output_dir.glob('sub-*.html'))
     if pages:
         told.append(f'reports: {pages[0] if len(pages) == 1 else output_dir / "sub-*.html"}')

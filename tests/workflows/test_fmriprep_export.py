@@ -253,6 +253,11 @@ def test_the_export_lies_where_it_is_wanted(config, tmp_path):
     assert run_participants(replace(config, export_dir=tmp_path / 'apart')) == 0
     assert len(ask(tmp_path / 'apart', SESSION, QUERIES['t2w_preproc'])) == 1
     assert not (config.output_dir / 'derivatives').exists()
+    # Without a mask fMRIPrep extracts the brain.
+    assert len(ask(tmp_path / 'apart', SESSION, QUERIES['t1w_mask'])) == 1
+    without = replace(config, export_dir=tmp_path / 'apart', ignore=('brain-mask',))
+    assert run_participants(without) == 0
+    assert ask(tmp_path / 'apart', SESSION, QUERIES['t1w_mask']) == []
     for folder, words in (
         (config.output_dir, 'holds the results'),
         (config.bids_dir / 'x', 'lies'),
