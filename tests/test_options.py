@@ -457,3 +457,50 @@ def test_the_descriptor_is_printed(capsys):
         main(['--bids-exec-spec'])
     assert end.value.code == 0
     assert json.loads(capsys.readouterr().out)['name'] == 'harmony-app'
+
+
+def test_a_target_is_what_scans_shall_look_like(plan_of, built, tmp_path, make_style):
+    style = make_style('T1w', 'other')
+    file = write_json(tmp_path / 'other.json', style.to_dict())
+    plan = plan_of('--target', f'T1w={file}')
+    assert plan.targets.names == {'T1w': 'other', 'T2w': 'made'}
+    known = json.loads(built('--target', f'T1w={file}').harmonize.inputs.styles)
+    assert known['T1w']['name'] == 'other'
+    measured = plan_of('--target', 'sub-01_ses-a').targets
+    assert [scan.name for scan in measured.scans['T1w']] == ['sub-01_ses-a_T1w']
+
+
+@pytest.mark.parametrize('choice', ['auto', 'dataset', 'off'])
+def test_averages_of_sites_are_measured_where_they_are_wanted(plan_of, monkeypatch, choice):
+    """What each choice finds is tested beside find_site_averages."""
+    asked = []
+    find = app.find_site_averages
+    monkeypatch.setattr(app, 'find_site_averages', lambda *a: asked.append(a[0]) or find(*a))
+    plan_of('--site-average', choice, method='transfer')
+    # A method that knows no averages has none measured.
+    plan_of('--site-average', choice, method='none')
+    assert asked == [choice, 'off']
+
+
+def test_the_task_is_what_the_group_level_does(folders, monkeypatch):
+    from harmony_app.workflows import model_tasks
+
+    told = []
+    monkeypatch.setattr(model_tasks, 'run_task', lambda config: told.append(config.task) or [])
+    assert main([*folders[0][:2], 'group', *folders[1][2:], '--task', 'train']) == 0
+    assert told == ['train']
+    # The default gathers results, of which there are none.
+    assert main([*folders[0][:2], 'group', *folders[1][2:]]) == 66
+
+
+def test_the_budget_of_a_training_is_what_was_given(config_of):
+    from harmony_app.training.base import LoopSettings
+    from harmony_app.workflows.model_training import loop_settings
+
+    def settings(*arguments):
+        return loop_settings(config_of(*arguments), None, 'cpu', LoopSettings(minutes=9, steps=5))
+
+    assert (settings('--minutes', 2).minutes, settings('--minutes', 2).steps) == (2, 0)
+    given = settings('--steps', 7, '--patience', 3, '--precision', 'bfloat16', '--batch-size', 2)
+    assert (given.minutes, given.steps, given.patience) == (9, 7, 3)
+    assert (given.precision, given.batch) == ('bfloat16', 2)

@@ -241,6 +241,7 @@ def config(make_dataset, make_style, results, tmp_path):
 def test_a_run_exports_what_was_finished_before_too(config, capsys):
     assert run_participants(config) == 0
     told = capsys.readouterr().out
+    assert config.export_fmriprep
     assert f'exported {SESSION}: {SESSION}_run-2_T1w (of 2, finer voxels' in told
     folder = config.output_dir / EXPORT_FOLDER
     assert f'fmriprep -d harmony={folder}' in told.replace('for fMRIPrep:', 'fmriprep')
