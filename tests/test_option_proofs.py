@@ -124,3 +124,29 @@ def test_an_option_has_a_test_of_its_effect(option):
 
 def test_no_proof_is_of_an_option_that_is_gone():
     assert set(PROOFS) <= set(OPTIONS)
+
+
+def test_the_guide_explains_every_option():
+    """A row of docs/usage.md for each option, with all its spellings but the underscores."""
+    guide = (TESTS.parent / 'docs' / 'usage.md').read_text()
+    cells = [line.split('|')[1] for line in guide.splitlines() if line.startswith('| `-')]
+    rows = [set(re.findall(r'(?<![\w-])--?[a-z][a-z0-9-]*', cell)) for cell in cells]
+    told = set().union(*rows)
+    for action in make_parser()._actions:
+        names = {name for name in action.option_strings if '_' not in name}
+        assert not names or any(names <= row for row in rows), f'docs/usage.md lacks {names}'
+    known = {name for action in make_parser()._actions for name in action.option_strings}
+    assert told - {'-vv', '-vvv'} <= known
+
+
+def test_the_page_of_help_fits_and_teaches(monkeypatch):
+    monkeypatch.setenv('COLUMNS', '200')
+    text = make_parser().format_help()
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.count('\n  harmony-app ') >= 5
+    assert 'docs/usage.md' in text
+    groups = re.findall(r'^(Options .*|Other options):$', text, re.M)
+    assert groups[0] == 'Options for filtering BIDS queries'
+    assert len(groups) >= 7
+    for action in make_parser()._actions:
+        assert action.help, action.dest

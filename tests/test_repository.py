@@ -307,7 +307,7 @@ def test_the_documents_name_only_options_that_exist():
         elif path.name == 'benchmarks.md':
             scripts = ''.join(script.read_text() for script in (ROOT / 'benchmarks').glob('*.py'))
             known |= set(re.findall(r"add_argument\(\s*'(--[a-z-]+)'", scripts))
-        unknown = set(re.findall(r'(?<![\w-])--[a-z][a-z-]*', text)) - known
+        unknown = set(re.findall(r'(?<![\w-])--[a-z][a-z0-9_-]*', text)) - known
         assert not unknown, f'{path.name}: {sorted(unknown)}'
 
 

@@ -1,9 +1,10 @@
 """What a plan will cost: processor time, memory and disk, by what steps were measured to take.
 
-The seconds are those of one core of a 2.x GHz server processor without an accelerator, on
-phantom sessions of a T1w and a T2w at the protocols' own resolution. Another machine differs by a
-factor of two easily; what is told is an order, not a promise. The disk of the scratch follows
-from the arrays that are kept; that of the results from how well noisy images were compressed.
+The seconds and memory are those that ``--resource-monitor`` gave on one core of a shared server
+without an accelerator, for phantom sessions of a T1w and a T2w (2 to 7 million voxels); of the methods on
+slices HACA3 was measured (docs/benchmarks.md), and the others are taken for it. Another machine
+differs by a factor of two easily: what is told is an order, not a promise. The disk of the scratch
+follows from the arrays that are kept, that of the results from how noisy images compress.
 """
 
 import math
@@ -12,30 +13,27 @@ from dataclasses import dataclass
 from harmony_app.bids.discovery import ScanInput
 from harmony_app.config import RunConfig
 from harmony_app.imaging.grid import SPACE, WORKING_SHAPE
+from harmony_app.methods.registry import method_takes
 from harmony_app.workflows.pace import in_words
 from harmony_app.workflows.plans import Plan
 
 USUAL_VOXELS = 9e6
 """Voxels of a scan whose header cannot be read: a whole head at 1 mm."""
 
-PREPARE = (2.0, 0.5)
-FINISH = (3.0, 0.2)
-WRITE = (4.0, 0.6)
+PREPARE, FINISH, WRITE = (0.3, 0.2), (7.0, 0.1), (6.0, 0.5)
 """Seconds of a scan, and of each million of its voxels."""
 
-ALIGN = (60.0, 10.0)
+ALIGN = (90.0, 25.0)
 """Seconds of a session, and of each scan beyond its first."""
 
-HARMONIZE = {'transfer': 10.0, 'haca3': 120.0}
-"""Seconds of a scan by method, and of a scan with a method that has no network."""
+TRANSFER, SLICES, CLASSICAL, ACCELERATED = 22.0, 60.0, 1.5, 5.0
+"""Seconds of the harmonization of a scan: by transfer, by networks on slices, without, on a GPU."""
 
-CLASSICAL = 5.0
+PEAK_GB, SLICES_GB = 1.2, 2.6
+"""Largest memory of a process with the libraries it holds; with networks on slices."""
 
-PEAK_GB = {'prepare': 1.0, 'align': 1.2, 'harmonize': 2.0, 'write': 1.5}
-"""Largest resident memory of the process of a step, with the libraries it holds."""
-
-NATIVE_BYTES, TEMPLATE_BYTES = 2.5, 2.0
-"""Bytes of a voxel of a float32 image in the results, compressed."""
+NATIVE_BYTES, TEMPLATE_BYTES, MAPS_BYTES = 3.6, 2.8, 0.7
+"""Bytes of a voxel of a float32 image in the results, compressed, and of the tissue maps."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,10 @@ def estimate(plan: Plan, config: RunConfig) -> Cost:
         With what settings.
     """
     seconds, results, work, guessed = 0.0, 0.0, [], 0
-    of_method = HARMONIZE.get(config.method, CLASSICAL)
+    slices = method_takes(config.method, 'batch')
+    of_method = SLICES if slices else TRANSFER if config.method == 'transfer' else CLASSICAL
+    if plan.device.startswith('cuda'):
+        of_method = min(of_method, ACCELERATED)
     grid = math.prod(WORKING_SHAPE)
     native, template = ('native' in config.output_spaces, SPACE in config.output_spaces)
     for session in plan.sessions:
@@ -86,10 +87,10 @@ def estimate(plan: Plan, config: RunConfig) -> Cost:
         scratch = sum(8 * v + 8 * grid for v in voxels) + 4 * grid
         work.append(scratch)
         results += native * sum(NATIVE_BYTES * v for v in voxels)
-        results += template * (2 * TEMPLATE_BYTES * len(voxels) + 1) * grid
+        results += template * (2 * TEMPLATE_BYTES * len(voxels) + MAPS_BYTES) * grid
     kept = sum(work) if config.keep_workdir else max(work, default=0) * max(config.nprocs, 1)
-    steps_memory = PEAK_GB.values() if plan.sessions else (0.0,)
-    return Cost(seconds, max(steps_memory), kept / 1e9, results / 1e9, guessed)
+    memory = SLICES_GB if slices else PEAK_GB
+    return Cost(seconds, memory, kept / 1e9, results / 1e9, guessed)
 
 
 def describe_cost(cost: Cost, config: RunConfig, sessions: int) -> list[str]:
