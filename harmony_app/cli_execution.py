@@ -95,8 +95,8 @@ def add_other(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         *flags('keep-workdir'),
         action='store_true',
-        help='keep what was computed for sessions that are written (half a gigabyte each), so '
-        'that another method or target starts from there',
+        help='keep what was computed for sessions that are written (a quarter of a gigabyte for '
+        'two scans), so that another method or target starts from there',
     )
     group.add_argument(
         *flags('random-seed'), type=int, default=DEFAULT_SEED, metavar='N', help='random seed'

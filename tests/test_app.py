@@ -133,7 +133,7 @@ def story(tmp_path_factory, make_head, make_style):
     story.prepared_again = len(prepared)
     story.results = digests(story.out)
 
-    story.code_again = story.run('--participant-label', '01')
+    story.code_again = story.run('--participant-label', '01', '--export-fmriprep')
     story.told_again = told[-1]
     story.results_again = digests(story.out)
     yield story
@@ -174,6 +174,13 @@ def test_one_bad_scan_costs_that_scan_and_is_named(story):
     assert not (story.out / 'sub-02').exists()
 
 
+def test_the_end_says_where_everything_is_and_last_how_many_ended_how(story):
+    *_, results, logs, counts = story.told.splitlines()
+    assert results == f'results in {story.out}'
+    assert logs.startswith(f'settings and logs in {story.out / "logs"}')
+    assert counts.startswith('2 done, 1 failed, 0 skipped in ')
+
+
 def test_a_finished_session_is_not_computed_again(story):
     assert story.code_again == 0
     assert '2 done, 0 failed, 0 skipped (2 were done before)' in story.told_again
@@ -192,14 +199,26 @@ def test_the_session_gives_these_files(anat):
     assert names == {'desc-harmonized_T1w.png', 'desc-harmonized_T2w.png'}
 
 
-def test_the_validator_finds_no_error(story):
+def test_the_export_holds_what_fmriprep_asks_for_and_nothing_else(story):
+    anat = story.out / 'derivatives/for-fmriprep/sub-01/ses-a/anat'
+    names = {path.name.removeprefix('sub-01_ses-a_') for path in anat.iterdir()}
+    wanted = ('desc-preproc_T1w', 'desc-preproc_T2w', 'desc-brain_mask')
+    assert names == {f'{name}{end}' for name in wanted for end in ('.nii.gz', '.json')}
+    assert 'exported sub-01_ses-a: sub-01_ses-a_T1w (the only one)' in story.told_again
+    t1w, t2w = (nib.load(anat / f'sub-01_ses-a_desc-preproc_{c}.nii.gz') for c in ('T1w', 'T2w'))
+    assert t1w.shape == t2w.shape
+    assert np.array_equal(t1w.affine, t2w.affine)
+
+
+@pytest.mark.parametrize('tree', ['.', 'derivatives/for-fmriprep'])
+def test_the_validator_finds_no_error(story, tree):
     validator = shutil.which('bids-validator-deno') or shutil.which(
         'bids-validator-deno', path=Path(sys.executable).parent
     )
     if not validator:
         pytest.skip('bids-validator-deno is not installed')
     done = subprocess.run(
-        [validator, str(story.out), '--format', 'json'],
+        [validator, str(story.out / tree), '--format', 'json'],
         capture_output=True,
         text=True,
         check=False,
