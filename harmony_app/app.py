@@ -313,8 +313,9 @@ def _make_progress(config: RunConfig, plan: Plan, workflow) -> Progress:
         if is_finished(config.output_dir, session, digests[session]):
             remove_session(Path(workflow.base_dir) / workflow.name, session)
 
-    # The lines of Nipype would tear a live display apart.
-    return Progress(workflow.list_node_names(), names, written, config.verbose < NODES)
+    # The lines of Nipype would tear a live display apart, and other plugins tell nothing.
+    live = config.verbose < NODES and config.plugin_file is None
+    return Progress(workflow.list_node_names(), names, written, live)
 
 
 def work_folder(config: RunConfig) -> Path:
