@@ -148,4 +148,7 @@ def _summary(steps: Sequence[Mapping]) -> list[str]:
             f'{used / max(seconds, 0.1):>12.2f}{max(row["peak_mb"] for row in rows):>9}'
         )
     total = sum(row['cpu_seconds'] for row in steps)
-    return [*lines, f'{total:.0f} seconds of processors in {len(steps)} steps']
+    return [
+        *lines,
+        f'{total:.0f} seconds of processors in {len(steps)} step{"s" * (len(steps) > 1)}',
+    ]
