@@ -205,6 +205,8 @@ class SessionOutputs:
                 'BiasFieldCorrected': facts['bias_corrected'],
                 'Notes': facts['notes'] + self._doubts(),
             }
+            if facts['transform'] is not None:
+                described['SourceScan']['TransformGiven'] = True
             if facts['volume'] is not None:
                 described['SourceScan']['Volume'] = facts['volume']
             if space:
