@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harmony_app import __version__
 from harmony_app.bids.filters import read_labels
+from harmony_app.cli_reports import add_report_options, report_settings
 from harmony_app.cli_training import add_group_options, add_training_options
 from harmony_app.cli_training import flags as _flags
 from harmony_app.cli_training import positive as _positive
@@ -81,6 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
         add_training_options,
         _add_filters,
         _add_harmonization,
+        add_report_options,
         _add_performance,
         _add_other,
     ):
@@ -145,6 +147,7 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
         stop_on_first_crash=arguments.stop_on_first_crash,
         overwrite=arguments.overwrite,
         verbose=arguments.verbose,
+        **report_settings(arguments),
     )
 
 

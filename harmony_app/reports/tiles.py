@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harmony_app.imaging.volume import Volume
-from harmony_app.reports.canvas import DIFFERENCE, FOREGROUND, PLANES
+from harmony_app.reports.canvas import DIFFERENCE, PLANES
 
 GAP = 4
 """Pixels between slices."""
@@ -137,13 +137,17 @@ def grey_png(volume: Volume, layout: Layout, window: tuple[float, float]) -> byt
     return _encode(_mark_sides(Image.fromarray(picture), layout, 255))
 
 
-def difference_png(before: Volume, after: Volume, layout: Layout, span: float) -> bytes:
+def difference_png(
+    before: Volume, after: Volume, head: np.ndarray, layout: Layout, span: float
+) -> bytes:
     """After less before: red where it became brighter, blue where darker, white where neither.
 
     Parameters
     ----------
     before, after : Volume
         RAS, on the grid of the layout.
+    head : ndarray, shape of the volumes, bool
+        Where a difference is shown: the air around is noise.
     layout : Layout
     span : float
         Difference of the strongest colours.
@@ -156,7 +160,7 @@ def difference_png(before: Volume, after: Volume, layout: Layout, span: float) -
     for tile in layout.tiles:
         first, second = (layout.cut(volume.data, tile) for volume in (before, after))
         values = np.rint(middle * (1 + np.clip((second - first) / span, -1, 1)))
-        shown = (first > FOREGROUND) | (second > FOREGROUND)
+        shown = layout.cut(head, tile)
         _put(picture, tile, np.where(shown, values, middle).astype(np.uint8))
     image = Image.fromarray(picture)
     image.putpalette(difference_colours().ravel().tolist())

@@ -1,4 +1,4 @@
-"""The page of a participant, and the methods text, from what lies in the output tree alone."""
+"""The page of a participant, from what lies in the output tree alone."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harmony_app import __version__
 from harmony_app.bids.atomic import write_text
+from harmony_app.config import DEFAULT_AGGREGATE
 from harmony_app.reports.html import (
     Link,
     asset,
@@ -20,8 +21,8 @@ from harmony_app.reports.html import (
     paragraph,
     table,
 )
-from harmony_app.reports.methods_text import citation_markdown, methods_text
-from harmony_app.reports.references import bibliography, cited_in
+from harmony_app.reports.methods_text import methods_text
+from harmony_app.reports.references import cited_in
 from harmony_app.reports.viewer import shown_scan, viewer, viewer_scripts
 from harmony_app.workflows.report_facts import gather_facts
 from harmony_app.workflows.report_inputs import (
@@ -30,7 +31,6 @@ from harmony_app.workflows.report_inputs import (
     RunLog,
     Subject,
     gather_subject,
-    list_subjects,
     read_runs,
 )
 from harmony_app.workflows.report_scan import Views, imputed_part, scan_part, stage_volumes
@@ -39,9 +39,6 @@ logger = logging.getLogger('harmony_app')
 
 LARGEST = 15_000_000
 """Bytes that a page never passes: what mail and old machines bear."""
-
-DEFAULT_AGGREGATE = 4
-"""Sessions of one page, at most; with more, every session has a page of its own."""
 
 _LADDER = (Views(detailed=True), Views(detailed=False), Views(pictures=False))
 """What a page shows, richest first: the first that fits is taken."""
@@ -62,58 +59,8 @@ _INPUT_COLUMNS = {
     'status': 'used or skipped',
     'reason': 'Why it was skipped',
     'result': 'How it ended',
+    'notes': 'What was mended, interpolated or seen when it was read',
 }
-
-
-def write_reports(
-    root: Path,
-    wanted: Sequence[str] = (),
-    aggregate: int = DEFAULT_AGGREGATE,
-    view_3d: bool = False,
-) -> tuple[list[Path], list[str]]:
-    """Write the pages of some participants, and the methods text of all results.
-
-    A page that cannot be made costs that page and nothing else.
-
-    Parameters
-    ----------
-    root : Path
-        Output folder.
-    wanted : sequence of str
-        Labels of the participants; all by default.
-    aggregate : int
-        Sessions of one page, at most.
-    view_3d : bool
-        Whether the pages have a view in three dimensions.
-
-    Returns
-    -------
-    written : list of Path
-        The pages.
-    failures : list of str
-        What could not be made, and why.
-
-    Raises
-    ------
-    InputError
-        Where there is no participant, or a wanted one is absent.
-    """
-    labels = list_subjects(root, wanted)
-    runs = read_runs(root)
-    written, failures = [], []
-    for label in labels:
-        try:
-            written += write_report(root, label, aggregate, view_3d, runs)
-        except Exception as error:  # noqa: BLE001
-            # Results are worth more than the page about them.
-            logger.debug('the report of sub-%s', label, exc_info=True)
-            failures.append(f'report of sub-{label}: {type(error).__name__}: {error}')
-    try:
-        write_citation(root, runs)
-    except Exception as error:  # noqa: BLE001
-        logger.debug('the methods text', exc_info=True)
-        failures.append(f'methods text: {type(error).__name__}: {error}')
-    return written, failures
 
 
 def write_report(
@@ -164,24 +111,6 @@ def write_report(
     for path in old - set(pages):
         path.unlink()
     return list(pages)
-
-
-def write_citation(root: Path, runs: Sequence[RunLog]) -> list[Path]:
-    """Write ``logs/CITATION.md`` and ``logs/CITATION.bib``: of all harmonized scans together.
-
-    Returns
-    -------
-    list of Path
-        Files written; none where no scan was harmonized.
-    """
-    told = gather_facts([gather_subject(root, label, runs) for label in list_subjects(root)])
-    if told is None:
-        return []
-    text = methods_text(told)
-    return [
-        write_text(root / 'logs' / 'CITATION.md', citation_markdown(text)),
-        write_text(root / 'logs' / 'CITATION.bib', bibliography(cited_in(text))),
-    ]
 
 
 def _subject_page(
@@ -260,7 +189,7 @@ def _introduction(sessions: Sequence[ReportSession]) -> str:
 def _found(subject: Subject, sessions: Sequence[ReportSession]) -> str:
     """Every image of the input, used or skipped, and how it ended."""
     visits = {session.label or '' for session in sessions}
-    status = {scan.name: scan.status for scan in subject.scans}
+    scans = {scan.name: scan for scan in subject.scans}
     rows = []
     for row in subject.inputs:
         entities = dict(part.split('-', 1) for part in row.get('entities', '').split())
@@ -268,8 +197,10 @@ def _found(subject: Subject, sessions: Sequence[ReportSession]) -> str:
             continue
         name = '_'.join([*row.get('entities', '').split(), row.get('contrast', '')])
         word = {'use': 'used', 'skip': 'skipped'}.get(row.get('status', ''), '')
-        ended = status.get(name, '') if word == 'used' or name in status else ''
-        rows.append({**row, 'status': word, 'result': ended})
+        told = {}
+        if scan := scans.get(name):
+            told = {'result': scan.status, 'notes': '; '.join(scan.notes)}
+        rows.append({**row, 'status': word, **told})
     if not rows:
         return paragraph('The list of inputs of the run is not there any more.')
     used = sum(row['status'] == 'used' for row in rows)

@@ -167,8 +167,17 @@ def read_runs(root: Path) -> list[RunLog]:
     return runs
 
 
-def list_subjects(root: Path, wanted: Sequence[str] = ()) -> list[str]:
+def list_subjects(root: Path, runs: Sequence[RunLog], wanted: Sequence[str] = ()) -> list[str]:
     """Labels of the participants that a page can be made of.
+
+    Parameters
+    ----------
+    root : Path
+        Output folder.
+    runs : sequence of RunLog
+        From :func:`read_runs`: of who crashed nothing else may be there.
+    wanted : sequence of str
+        Labels; all by default.
 
     Raises
     ------
@@ -178,6 +187,7 @@ def list_subjects(root: Path, wanted: Sequence[str] = ()) -> list[str]:
     found = {path.name.removeprefix('sub-') for path in root.glob('sub-*') if path.is_dir()}
     for marker in (root / 'logs' / 'sessions').glob('sub-*.json'):
         found.add(parse_name(f'{marker.stem}_T1w')[0]['sub'])
+    found |= {label for run in runs for label in run.outcomes}
     if not found:
         raise InputError(
             f'{root} holds no results of the participant level; run it without --reports-only first'
