@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -156,8 +157,12 @@ def test_a_crash_costs_its_session_and_says_where_to_look(story):
     crashes = list(story.out.glob('logs/*/crash-*harmonize*.txt'))
     assert len(crashes) == 2
     assert all('the power failed' in crash.read_text() for crash in crashes)
-    # Results of a session appear whole or not at all.
-    assert not [name for name in story.after_crash if name.startswith('sub-')]
+    # Results of a session appear whole or not at all; the pages tell what became of it.
+    there = [name for name in story.after_crash if name.startswith('sub-')]
+    assert there == ['sub-01.html', 'sub-02.html']
+    told = read_table(crashes[0].parent / 'outcomes.tsv')
+    assert [row['status'] for row in told] == ['failed'] * 3
+    assert {row['crash'] for row in told} == {crash.name for crash in crashes}
 
 
 def test_an_interrupted_run_continues_where_it_stopped(story):
@@ -190,6 +195,61 @@ def test_the_session_gives_these_files(anat):
     figures = anat.parents[1] / 'figures'
     names = {path.name.removeprefix('sub-01_ses-a_') for path in figures.iterdir()}
     assert names == {'desc-harmonized_T1w.png', 'desc-harmonized_T2w.png'}
+
+
+def test_the_run_gives_these_files(story):
+    """All of them: change the list knowingly, and say in docs/outputs.md what a new one is."""
+    golden = (Path(__file__).parent / 'workflows' / 'golden_outputs.txt').read_text().split()
+    found = set()
+    for name in story.results:
+        name = re.sub(r'logs/\d{8}-\d{6}_[0-9a-f]{8}/', 'logs/RUN/', name)
+        found.add(re.sub(r'crash-\d{8}-\d{6}-.*', 'crash-TIME-USER-NODE-ID.txt', name))
+    assert sorted(found) == sorted(golden)
+
+
+def test_the_pages_say_what_happened(story):
+    page = (story.out / 'sub-01.html').read_text()
+    for name in ('sub-01_ses-a_T1w', 'sub-01_ses-a_T2w'):
+        assert f'<div id="{name}"></div>' in page
+    assert 'class="message good"' in page
+    assert page.count('data-stage="before"') == page.count('data-stage="target"') == 2
+    # the target's own curve: its style is kept with the session
+    assert page.count('class="line target"') == 2
+    assert 'histogram matching' in page
+    failed = (story.out / 'sub-02.html').read_text()
+    assert 'failed sub-02_T1w' in failed.split('<nav>')[0]
+    assert 'corrupt or truncated' in failed
+    assert 'No scan was harmonized, so there is nothing to cite.' in failed
+    text = (story.out / 'logs/CITATION.md').read_text()
+    assert '2 MR scans (T1w and T2w) of 1 session' in text
+    assert 'Gorgolewski et al., 2016' in text
+    assert '@article{gorgolewski2016,' in (story.out / 'logs/CITATION.bib').read_text()
+
+
+def test_pages_are_made_again_without_the_input(story, tmp_path):
+    out = tmp_path / 'out'
+    shutil.copytree(story.out, out)
+    page = (out / 'sub-01.html').read_text()
+    (out / 'sub-01.html').unlink()
+    gone = tmp_path / 'gone'
+    assert main([str(gone), str(out), 'participant', '--reports-only', '-w', str(tmp_path)]) == 0
+    assert (out / 'sub-01.html').read_text() == page
+    label = ['--reports-only', '--participant-label', '09', '-w', str(tmp_path)]
+    assert main([str(gone), str(out), 'participant', *label]) == 66
+
+
+def test_a_page_that_fails_costs_no_result(story, tmp_path, monkeypatch, capsys):
+    out = tmp_path / 'out'
+    shutil.copytree(story.out, out)
+    module = 'harmony_app.workflows.reporting'
+
+    def fail(*_, **__):
+        raise RuntimeError('no ink')
+
+    monkeypatch.setattr(f'{module}.write_report', fail)
+    arguments = [str(tmp_path), str(out), 'participant', '--reports-only']
+    assert main([*arguments, '-w', str(tmp_path / 'work')]) == 1
+    assert (out / 'sub-01/ses-a/anat/sub-01_ses-a_desc-harmonized_T1w.nii.gz').is_file()
 
 
 def test_the_validator_finds_no_error(story):

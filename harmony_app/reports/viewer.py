@@ -109,7 +109,8 @@ def viewer(scans: Sequence[Shown], step: int) -> str:
         '<option value="Render">surface</option><option value="Axial">axial</option>'
         '<option value="Coronal">coronal</option><option value="Sagittal">sagittal</option></select>'
         '</div><p class="told" aria-live="polite"></p>'
-        f'<canvas hidden aria-label="Volume in three dimensions"></canvas>{data}</div>'
+        '<div class="screen" hidden><canvas aria-label="Volume in three dimensions"></canvas></div>'
+        f'{data}</div>'
     )
 
 

@@ -5,6 +5,7 @@
   if (!box) return;
   var open = box.querySelector('.open'), told = box.querySelector('.told');
   var tools = box.querySelector('.tools'), canvas = box.querySelector('canvas');
+  var screen = box.querySelector('.screen');
   var scan = box.querySelector('.scan'), stage = box.querySelector('.stages');
   var view = box.querySelector('.view');
   var shown = null, viewer = null;
@@ -38,7 +39,7 @@
 
   function fail(reason) {
     told.textContent = 'The 3D view cannot be shown: ' + reason;
-    tools.hidden = canvas.hidden = true;
+    tools.hidden = screen.hidden = true;
   }
 
   open.addEventListener('click', function () {
@@ -47,7 +48,7 @@
       return;
     }
     open.hidden = true;
-    tools.hidden = canvas.hidden = false;
+    tools.hidden = screen.hidden = false;
     viewer = new niivue.Niivue({ backColor: [0, 0, 0, 1], show3Dcrosshair: true, logLevel: 'error' });
     viewer.attachToCanvas(canvas).then(function () { return load(0); }).catch(function (error) {
       fail(String(error && error.message || error));
