@@ -90,7 +90,9 @@ def test_what_failed_and_what_is_doubtful_is_told_first(pages):
     assert '3 of 4 scans harmonized.' in top
     assert 'all well' not in top
     errors = pages['sub-01'].split('<h2>Errors</h2>')[1]
-    assert 'href="logs/20260101-120000_0a1b2c3d/crash-20260101-120100-user-harmonize-0.txt"' in errors
+    assert (
+        'href="logs/20260101-120000_0a1b2c3d/crash-20260101-120100-user-harmonize-0.txt"' in errors
+    )
     assert 'RuntimeError: the &lt;power&gt; failed' in errors
 
 
