@@ -1,5 +1,7 @@
 """Whether a scan shows a face: what was removed for privacy is said, and is no error."""
 
+import itertools
+
 import numpy as np
 
 from harmony_app.imaging.volume import Volume
@@ -13,8 +15,8 @@ STEP = 2.0
 SEEN = 0.5
 """Share of the box that must lie within the field of view: less says nothing."""
 
-BLANK = 0.8
-"""Share of these points that are exactly zero in a defaced scan; air holds noise, and so does a nose."""
+BLANK = 0.4
+"""Share of these points that are blank in a defaced scan: air holds noise, and so does a nose."""
 
 
 def is_defaced(native: Volume, to_template: np.ndarray, skull_stripped: bool = False) -> bool:
@@ -43,5 +45,9 @@ def is_defaced(native: Volume, to_template: np.ndarray, skull_stripped: bool = F
     inside = np.all((index >= 0) & (index < native.shape), axis=1)
     if inside.mean() < SEEN:
         return False
-    values = native.data[tuple(index[inside].T)]
-    return bool(np.mean(values == 0) >= BLANK)
+    # Blank is what is exactly zero with all its neighbours: air that was clipped at 0 is not.
+    brightest = np.zeros(np.count_nonzero(inside))
+    for offset in itertools.product((-1, 0, 1), repeat=3):
+        near = np.clip(index[inside] + offset, 0, np.array(native.shape) - 1)
+        brightest = np.maximum(brightest, np.abs(native.data[tuple(near.T)]))
+    return bool(np.mean(brightest == 0) >= BLANK)

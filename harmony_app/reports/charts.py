@@ -129,6 +129,8 @@ def plane_chart(
             else f'<circle class="point {kind}" cx="{px:.1f}" cy="{py:.1f}" r="5"/>'
         )
         parts.append(f'<g><title>{escape(f"{name}: {x:.3g}, {y:.3g}")}</title>{shape}</g>')
+        if kind != 'other':
+            parts.append(_words(px, py - 9, f'{kind} ({x:.2f}, {y:.2f})'))
     parts.append(_words((left + WIDTH - _RIGHT) / 2, HEIGHT - 12, labels[0]))
     parts.append(
         f'<text transform="translate(14 {(_TOP + floor) / 2}) rotate(-90)" text-anchor="middle">'

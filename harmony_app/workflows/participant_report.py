@@ -166,7 +166,7 @@ def _introduction(sessions: Sequence[ReportSession]) -> str:
     told = []
     for scan in scans:
         if scan.status == 'failed':
-            told.append(message('failed', f'failed {scan.name}', _without_paths(scan)))
+            told.append(message('failed', f'failed {scan.name}', scan.told))
     for scan in scans:
         if scan.status == 'skipped':
             told.append(message('doubtful', f'skipped {scan.name}', scan.message))
@@ -213,7 +213,7 @@ def _errors(root: Path, scans: Sequence[ReportScan]) -> str:
     for scan in scans:
         if scan.status != 'failed':
             continue
-        parts += [heading(scan.name), paragraph(_without_paths(scan))]
+        parts += [heading(scan.name), paragraph(scan.told)]
         if scan.crash:
             parts.append(f'<p>Crash file: {link(Link(scan.crash, scan.crash))}</p>')
             lines = _last_lines(root / scan.crash)
@@ -316,11 +316,6 @@ def _viewer(root: Path, drawn: Sequence[tuple[ReportScan, tuple[float, float]]],
             return viewer(shown, step)
     logger.warning('the page of %s has no room for a 3D view', drawn[0][0].visit)
     return ''
-
-
-def _without_paths(scan: ReportScan) -> str:
-    """Message of a scan; of a crash file the name does."""
-    return f'{scan.visit} stopped; see Errors' if scan.crash else scan.message
 
 
 def _last_lines(path: Path) -> str:

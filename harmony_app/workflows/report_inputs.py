@@ -83,6 +83,11 @@ class ReportScan:
     target: Style | None = None
 
     @property
+    def told(self) -> str:
+        """Its message, without the path of a crash file: the page links to it."""
+        return f'{self.visit} stopped; see Errors' if self.crash else self.message
+
+    @property
     def notes(self) -> list[str]:
         """What was mended, interpolated or doubted when the scan was read."""
         return [str(note) for note in self.sidecar.get('SourceScan', {}).get('Notes', [])]

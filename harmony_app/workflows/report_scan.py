@@ -126,7 +126,7 @@ def imputed_part(contrast: str, path: Path) -> str:
 
 def _state(scan: ReportScan) -> list[str]:
     if scan.status == 'failed':
-        told = scan.message
+        told = scan.told
         if scan.result is not None:
             told += ' What follows is the result of an earlier run.'
         return [message('failed', 'failed', told)]
