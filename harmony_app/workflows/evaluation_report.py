@@ -13,8 +13,8 @@ from harmony_app.reports.html import Link, folded, heading, image, items, page, 
 from harmony_app.workflows.evaluation_inputs import ResultScan
 from harmony_app.workflows.evaluation_measures import STAGES
 from harmony_app.workflows.evaluation_tables import TABLES
+from harmony_app.workflows.group_page import UNKNOWN, scan_link
 
-UNKNOWN = 'unknown site'
 FARTHEST = 3
 """Scans of each contrast that are listed for the largest distance and the lowest agreement."""
 
@@ -61,7 +61,7 @@ def evaluation_page(
     walks : sequence of (bytes, str)
         Pictures of images between the thetas, and what they show.
     """
-    links = {scan.name: _scan_link(root, scan) for scan in scans}
+    links = {scan.name: scan_link(root, scan) for scan in scans}
     outliers = outlier_rows(tables['scans'])
     sections = {}
     if results:
@@ -367,12 +367,3 @@ def _linked(rows: Sequence[Mapping], links: Mapping[str, Link | None]) -> list[d
         found = {key: links.get(row[key]) for key in ('scan', 'other_scan') if key in row}
         linked.append({**row, **{key: to for key, to in found.items() if to}})
     return linked
-
-
-def _scan_link(root: Path, scan: ResultScan) -> Link | None:
-    """To the scan on the page of its participant or session, else to its figure."""
-    for page_of in (scan.visit, f'sub-{scan.subject}'):
-        if (root / f'{page_of}.html').is_file():
-            return Link(scan.name, f'{page_of}.html', scan.name)
-    figure = scan.figure(root)
-    return Link(scan.name, figure.relative_to(root).as_posix()) if figure.is_file() else None
