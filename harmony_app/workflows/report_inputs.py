@@ -64,7 +64,7 @@ class ReportScan:
     styles : tuple of mapping
         Its rows of ``desc-style_qc.tsv``.
     sidecar, before : mapping
-        Sidecars of the harmonized and of the preprocessed image on the template's grid.
+        Sidecars of the harmonized and of the preprocessed image; empty where they are absent.
     target : Style or None
         What it was brought to.
     """
@@ -327,7 +327,10 @@ def _mask_given(root: Path, label: str, visit: str) -> bool:
 def _sidecar(root: Path, result: ResultScan | None, desc: str) -> dict:
     if result is None:
         return {}
-    return _json(sidecar_path(result.image(root, desc)))
+    found = _json(sidecar_path(result.image(root, desc)))
+    # Without images on the template's grid those on the scan's own say the same.
+    own = derivative_path(root, dict(result.entities), result.contrast, desc=desc)
+    return found or _json(sidecar_path(own))
 
 
 def _json(path: Path) -> dict:

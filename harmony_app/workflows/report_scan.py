@@ -155,12 +155,17 @@ def _settings(scan: ReportScan) -> str:
 def _drawn(
     root: Path, subject: Subject, scan: ReportScan, views: Views
 ) -> tuple[list[str], tuple[float, float] | None]:
-    """Pictures of a scan and their window; a sentence where images are absent."""
+    """Pictures of a scan and their window; the figure of the run where images are absent."""
     try:
         images = _in_target_units(read_images(root, scan.result), scan.sidecar)
         return _pictures(root, subject, scan, images, views)
     except (ScanError, ValueError) as error:
-        return [message('failed', 'no pictures', str(error))], None
+        told = [message('doubtful', 'no images to compare', str(error))]
+    try:
+        figure = scan.result.figure(root).read_bytes()
+    except OSError:
+        return told, None
+    return [*told, image(figure, f'{scan.name} before and after, and their difference')], None
 
 
 def _in_target_units(images: ResultImages, sidecar: Mapping) -> ResultImages:

@@ -1,5 +1,6 @@
 """Pages of participants: everything that happened is there, and nothing that could harm."""
 
+import base64
 import re
 import shutil
 from html.parser import HTMLParser
@@ -179,15 +180,19 @@ def test_volumes_take_what_room_there_is(pages, monkeypatch):
     assert 'id="volume-0-before"' not in (pages['root'] / 'sub-02.html').read_text()
 
 
-def test_a_missing_image_costs_its_pictures_only(pages, tmp_path):
+def test_where_an_image_is_missing_the_figure_of_the_run_stands(pages, tmp_path):
     root = tmp_path / 'out'
     shutil.copytree(pages['root'], root)
+    figure = root / 'sub-01/figures/sub-01_ses-a_desc-harmonized_T1w.png'
+    figure.parent.mkdir()
+    figure.write_bytes(b'figure of the run')
     for image in root.glob('sub-01/ses-a/anat/*desc-harmonized_T1w.nii.gz'):
         image.unlink()
     write_report(root, '01')
     page = (root / 'sub-01.html').read_text()
     assert page.count('data-stage="before"') == 2
-    assert 'no pictures</strong>' in page
+    assert 'no images to compare</strong>' in page
+    assert base64.b64encode(b'figure of the run').decode() in page
 
 
 def test_the_newest_run_says_how_a_scan_ended(pages, tmp_path):
