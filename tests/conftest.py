@@ -115,6 +115,28 @@ def make_head():
 
 
 @pytest.fixture(scope='session')
+def known_template():
+    """Make a registration to the template that is known instead of found: ``known_template(matrix)``.
+
+    It stands for :func:`harmony_app.imaging.registration.register_template`, which costs most of a run.
+    """
+    import numpy as np
+
+    from harmony_app.imaging.registration import TemplateRegistration
+    from harmony_app.imaging.template import load_template
+
+    def make(matrix: np.ndarray):
+        def register(volume, contrast=None, given=None):
+            template = load_template()
+            tissues = np.rint(template.tissues * 255).astype(np.uint8)
+            return TemplateRegistration(matrix, matrix, template.brain, tissues, 0.9)
+
+        return register
+
+    return make
+
+
+@pytest.fixture(scope='session')
 def results_tree(tmp_path_factory, make_style):
     """Results of a study on a coarse grid, written as the participant level writes them.
 

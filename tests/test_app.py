@@ -18,8 +18,6 @@ from harmony_app.bids.atomic import read_table
 from harmony_app.bids.transforms import read_itk_affine
 from harmony_app.cli import main
 from harmony_app.imaging.grid import SPACE, WORKING_AFFINE, WORKING_SHAPE
-from harmony_app.imaging.registration import TemplateRegistration
-from harmony_app.imaging.template import load_template
 from harmony_app.workflows import harmonizing, steps
 
 MNI = f'space-{SPACE}_res-1'
@@ -98,21 +96,15 @@ class Story:
 
 
 @pytest.fixture(scope='module')
-def story(tmp_path_factory, make_head, make_style):
+def story(tmp_path_factory, make_head, make_style, known_template):
     """Run the app three times: a crash in the middle, its continuation, and once more."""
     monkeypatch = pytest.MonkeyPatch()
     told = []
     monkeypatch.setattr(app, '_say', told.append)
     story = Story(tmp_path_factory.mktemp('story'), make_head, make_style)
 
-    def know_template(volume, contrast=None, given=None):
-        template = load_template()
-        tissues = np.rint(template.tissues * 255).astype(np.uint8)
-        matrix = story.to_working
-        return TemplateRegistration(matrix, matrix, template.brain, tissues, 0.9)
-
     module = 'harmony_app.imaging.registration'
-    monkeypatch.setattr(f'{module}.register_template', know_template)
+    monkeypatch.setattr(f'{module}.register_template', known_template(story.to_working))
     monkeypatch.setattr(f'{module}.register_rigid', lambda *_: np.eye(4))
 
     def crash(*_, **__):
