@@ -283,7 +283,9 @@ def results_tree(tmp_path_factory, make_style):
     write_table(logs / 'inputs.tsv', columns, inputs)
     write_text(
         logs / 'harmony_app.toml',
-        '[run]\nmethod = "haca3"\ntarget = []\nrandom_seed = 7\n\n[environment]\n'
+        '[run]\nmethod = "haca3"\n'
+        'target = ["/a/folder/whose/name/does/not/end/on/a/narrow/screen/style.json"]\n'
+        'random_seed = 7\n\n[environment]\n'
         'harmony_app = "0.1.0"\nnipype = "1.11.0"\ndevice_used = "cpu"\n',
     )
     return root

@@ -267,8 +267,8 @@ _DESCRIPTIONS = {
 
 def _told(target: TargetFacts) -> str:
     if target.scans > 1:
-        return f'{target.name} for {target.contrast} (the average of {target.scans} scans)'
-    return f'{target.name} for {target.contrast}'
+        return f'"{target.name}" for {target.contrast} (the average of {target.scans} scans)'
+    return f'"{target.name}" for {target.contrast}'
 
 
 def _contrasts(facts: Facts) -> list[str]:

@@ -45,7 +45,7 @@ def test_what_was_done_is_told_and_nothing_else(changes, told, untold):
 @pytest.mark.parametrize(
     'changes, told',
     [
-        ({}, 'site:A for T1w (the average of 12 scans)'),
+        ({}, '"site:A" for T1w (the average of 12 scans)'),
         ({'details': frozenset({'decoder'})}, "The result is the decoder's image."),
         ({'method': 'haca3', 'details': frozenset({'transfer'})}, 'carried onto the detail'),
         ({'fusions': frozenset({'median'})}, 'were fused by their median'),
