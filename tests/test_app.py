@@ -1,5 +1,6 @@
 """The participant level on small synthetic heads, interrupted, continued, and judged."""
 
+import copy
 import hashlib
 import json
 import os
@@ -230,18 +231,29 @@ def test_pages_are_made_again_without_the_input(story, tmp_path):
     assert main([str(gone), str(out), 'participant', *label]) == 66
 
 
-def test_a_page_that_fails_costs_no_result(story, tmp_path, monkeypatch, capsys):
-    out = tmp_path / 'out'
-    shutil.copytree(story.out, out)
-    module = 'harmony_app.workflows.reporting'
+def test_a_page_that_fails_costs_no_result_and_is_told(story, tmp_path, monkeypatch):
+    from harmony_app.workflows import reporting
+
+    later = copy.copy(story)
+    later.out = tmp_path / 'out'
+    shutil.copytree(story.out, later.out)
+    (later.out / 'sub-01.html').unlink()
 
     def fail(*_, **__):
         raise RuntimeError('no ink')
 
-    monkeypatch.setattr(f'{module}.write_report', fail)
-    arguments = [str(tmp_path), str(out), 'participant', '--reports-only']
-    assert main([*arguments, '-w', str(tmp_path / 'work')]) == 1
-    assert (out / 'sub-01/ses-a/anat/sub-01_ses-a_desc-harmonized_T1w.nii.gz').is_file()
+    told = []
+    monkeypatch.setattr(app, '_say', told.append)
+    monkeypatch.setattr(reporting, 'write_report', fail)
+    assert later.run('--participant-label', '01') == 1
+    assert 'failed report of sub-01: RuntimeError: no ink' in told[-1]
+    assert '2 done, 0 failed, 0 skipped (2 were done before)' in told[-1]
+    images = {name: value for name, value in story.results.items() if name.startswith('sub-01/')}
+    assert images.items() <= digests(later.out).items()
+    monkeypatch.undo()
+    # The next run makes up for it.
+    assert later.run('--participant-label', '01') == 0
+    assert (later.out / 'sub-01.html').is_file()
 
 
 def test_the_validator_finds_no_error(story):
