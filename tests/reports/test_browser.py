@@ -144,6 +144,7 @@ def test_the_flicker_shows_one_after_the_other(browser):
         seen.add((shown(browser), split(browser)))
         time.sleep(0.1)
     assert seen == {('after', 0.0), ('before', 100.0)}
+    assert not part_of(browser, 'input[type=range]').is_displayed()
     pause = part_of(browser, 'button')
     pause.click()
     assert pause.text == 'Play'
