@@ -112,6 +112,8 @@ def run_group(config: RunConfig, alone: bool = True) -> list[str]:
 
 def run_participants(config: RunConfig) -> ExitCode:
     """Harmonize the scans of a dataset, see :func:`run`."""
+    if config.reports_only:
+        return _rebuild_reports(config)
     started = time.monotonic()
     description = check_dataset(config.bids_dir, config.skip_bids_validation)
     check_folders(config)
@@ -137,11 +139,39 @@ def run_participants(config: RunConfig) -> ExitCode:
     if plan.sessions:
         _run_workflow(config, plan, run_name, logs)
     (*lines, counts), code = summarize(config.output_dir, plan, run_name, logs)
+    told, reported = _report(config, plan)
+    lines += told
+    # A page that failed is told by the code, unless a scan did and says why.
+    code = code if code != ExitCode.SUCCESS else reported
     if config.export_fmriprep:
         exported, failed = export_plan(config, plan, description)
         lines += exported
         code = ExitCode.FAILURE if failed and code == ExitCode.SUCCESS else code
     lines += describe_end(config.output_dir, logs, counts, time.monotonic() - started)
+    _say('\n'.join(lines))
+    return code
+
+
+def _report(config: RunConfig, plan: Plan) -> tuple[list[str], ExitCode]:
+    """Pages of the participants of a run, and of those who have none yet."""
+    from harmony_app.workflows.reporting import report_run
+
+    worked_on = {session.scans[0].subject for session in plan.sessions}
+    missing = {
+        subject
+        for subject, _ in plan.inventory.sessions
+        if not (config.output_dir / f'sub-{subject}.html').is_file()
+    }
+    return report_run(config, sorted(worked_on | missing))
+
+
+def _rebuild_reports(config: RunConfig) -> ExitCode:
+    """Do what ``--reports-only`` says."""
+    from harmony_app.workflows.reporting import rebuild
+
+    check_folders(config)
+    prepare_environment(config)
+    lines, code = rebuild(config)
     _say('\n'.join(lines))
     return code
 

@@ -14,6 +14,7 @@ from harmony_app.cli_checks import check_options
 from harmony_app.cli_descriptor import PrintDescriptor
 from harmony_app.cli_execution import add_other, add_performance
 from harmony_app.cli_help import DESCRIPTION, EXAMPLES, HelpFormatter
+from harmony_app.cli_reports import add_report_options, report_settings
 from harmony_app.cli_training import add_group_options, add_training_options
 from harmony_app.cli_types import flags
 from harmony_app.cli_workflow import add_filters, add_harmonization, add_outputs
@@ -91,6 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
         add_filters,
         add_harmonization,
         add_outputs,
+        add_report_options,
         add_performance,
         add_other,
         add_group_options,
@@ -205,6 +207,7 @@ def _from_arguments(arguments: argparse.Namespace) -> RunConfig:
         overwrite=arguments.overwrite,
         skip_existing=arguments.skip_existing,
         verbose=arguments.verbose,
+        **report_settings(arguments),
     )
 
 

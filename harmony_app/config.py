@@ -33,6 +33,9 @@ PACKAGES = (
 
 DEFAULT_SEED = 20231
 
+DEFAULT_AGGREGATE = 4
+"""Sessions of one report, at most; with more, every session has a page of its own."""
+
 TASKS = ('report', 'evaluate', 'train', 'adapt', 'styles', 'synthesize')
 """What the group level can do; the first is the default."""
 
@@ -130,6 +133,12 @@ class RunConfig:
         Seed of everything that draws.
     verbose : int
         How often ``-v`` was given.
+    reports_only : bool
+        Whether pages are made of the results that are there, and nothing else is done.
+    report_3d : bool
+        Whether pages have a view in three dimensions.
+    aggregate_session_reports : int
+        Sessions of one page, at most.
     """
 
     bids_dir: Path
@@ -186,6 +195,9 @@ class RunConfig:
     overwrite: bool = False
     skip_existing: bool = False
     verbose: int = 0
+    reports_only: bool = False
+    report_3d: bool = False
+    aggregate_session_reports: int = DEFAULT_AGGREGATE
 
     def result_settings(self) -> dict:
         """The settings that change voxels, and nothing else (no folders, no resources)."""

@@ -1,8 +1,10 @@
 """The participant level on small synthetic heads, interrupted, continued, and judged."""
 
+import copy
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,8 +19,6 @@ from harmony_app.bids.atomic import read_table
 from harmony_app.bids.transforms import read_itk_affine
 from harmony_app.cli import main
 from harmony_app.imaging.grid import SPACE, WORKING_AFFINE, WORKING_SHAPE
-from harmony_app.imaging.registration import TemplateRegistration
-from harmony_app.imaging.template import load_template
 from harmony_app.workflows import harmonizing, steps
 
 MNI = f'space-{SPACE}_res-1'
@@ -97,21 +97,15 @@ class Story:
 
 
 @pytest.fixture(scope='module')
-def story(tmp_path_factory, make_head, make_style):
+def story(tmp_path_factory, make_head, make_style, known_template):
     """Run the app three times: a crash in the middle, its continuation, and once more."""
     monkeypatch = pytest.MonkeyPatch()
     told = []
     monkeypatch.setattr(app, '_say', told.append)
     story = Story(tmp_path_factory.mktemp('story'), make_head, make_style)
 
-    def know_template(volume, contrast=None, given=None):
-        template = load_template()
-        tissues = np.rint(template.tissues * 255).astype(np.uint8)
-        matrix = story.to_working
-        return TemplateRegistration(matrix, matrix, template.brain, tissues, 0.9)
-
     module = 'harmony_app.imaging.registration'
-    monkeypatch.setattr(f'{module}.register_template', know_template)
+    monkeypatch.setattr(f'{module}.register_template', known_template(story.to_working))
     monkeypatch.setattr(f'{module}.register_rigid', lambda *_: np.eye(4))
 
     def crash(*_, **__):
@@ -156,8 +150,12 @@ def test_a_crash_costs_its_session_and_says_where_to_look(story):
     crashes = list(story.out.glob('logs/*/crash-*harmonize*.txt'))
     assert len(crashes) == 2
     assert all('the power failed' in crash.read_text() for crash in crashes)
-    # Results of a session appear whole or not at all.
-    assert not [name for name in story.after_crash if name.startswith('sub-')]
+    # Results of a session appear whole or not at all; the pages tell what became of it.
+    there = [name for name in story.after_crash if name.startswith('sub-')]
+    assert there == ['sub-01.html', 'sub-02.html']
+    told = read_table(crashes[0].parent / 'outcomes.tsv')
+    assert [row['status'] for row in told] == ['failed'] * 3
+    assert {row['crash'] for row in told} == {crash.name for crash in crashes}
 
 
 def test_an_interrupted_run_continues_where_it_stopped(story):
@@ -208,6 +206,72 @@ def test_the_export_holds_what_fmriprep_asks_for_and_nothing_else(story):
     t1w, t2w = (nib.load(anat / f'sub-01_ses-a_desc-preproc_{c}.nii.gz') for c in ('T1w', 'T2w'))
     assert t1w.shape == t2w.shape
     assert np.array_equal(t1w.affine, t2w.affine)
+
+
+def test_the_run_gives_these_files(story):
+    """All of them: change the list knowingly, and say in docs/outputs.md what a new one is."""
+    golden = (Path(__file__).parent / 'workflows' / 'golden_outputs.txt').read_text().split()
+    found = set()
+    for name in story.results:
+        name = re.sub(r'logs/\d{8}-\d{6}_[0-9a-f]{8}/', 'logs/RUN/', name)
+        found.add(re.sub(r'crash-\d{8}-\d{6}-.*', 'crash-TIME-USER-NODE-ID.txt', name))
+    assert sorted(found) == sorted(golden)
+
+
+def test_the_pages_say_what_happened(story):
+    page = (story.out / 'sub-01.html').read_text()
+    for name in ('sub-01_ses-a_T1w', 'sub-01_ses-a_T2w'):
+        assert f'<div id="{name}"></div>' in page
+    assert 'class="message good"' in page
+    assert page.count('data-stage="before"') == page.count('data-stage="target"') == 2
+    # the target's own curve: its style is kept with the session
+    assert page.count('class="line target"') == 2
+    assert 'histogram matching' in page
+    failed = (story.out / 'sub-02.html').read_text()
+    assert 'failed sub-02_T1w' in failed.split('<nav>')[0]
+    assert 'corrupt or truncated' in failed
+    assert 'No scan was harmonized, so there is nothing to cite.' in failed
+    text = (story.out / 'logs/CITATION.md').read_text()
+    assert '2 MR scans (T1w and T2w) of 1 session' in text
+    assert 'Gorgolewski et al., 2016' in text
+    assert '@article{gorgolewski2016,' in (story.out / 'logs/CITATION.bib').read_text()
+
+
+def test_pages_are_made_again_without_the_input(story, tmp_path):
+    out = tmp_path / 'out'
+    shutil.copytree(story.out, out)
+    page = (out / 'sub-01.html').read_text()
+    (out / 'sub-01.html').unlink()
+    gone = tmp_path / 'gone'
+    assert main([str(gone), str(out), 'participant', '--reports-only', '-w', str(tmp_path)]) == 0
+    assert (out / 'sub-01.html').read_text() == page
+    label = ['--reports-only', '--participant-label', '09', '-w', str(tmp_path)]
+    assert main([str(gone), str(out), 'participant', *label]) == 66
+
+
+def test_a_page_that_fails_costs_no_result_and_is_told(story, tmp_path, monkeypatch):
+    from harmony_app.workflows import reporting
+
+    later = copy.copy(story)
+    later.out = tmp_path / 'out'
+    shutil.copytree(story.out, later.out)
+    (later.out / 'sub-01.html').unlink()
+
+    def fail(*_, **__):
+        raise RuntimeError('no ink')
+
+    told = []
+    monkeypatch.setattr(app, '_say', told.append)
+    monkeypatch.setattr(reporting, 'write_report', fail)
+    assert later.run('--participant-label', '01') == 1
+    assert 'failed report of sub-01: RuntimeError: no ink' in told[-1]
+    assert '2 done, 0 failed, 0 skipped (2 were done before)' in told[-1]
+    images = {name: value for name, value in story.results.items() if name.startswith('sub-01/')}
+    assert images.items() <= digests(later.out).items()
+    monkeypatch.undo()
+    # The next run makes up for it.
+    assert later.run('--participant-label', '01') == 0
+    assert (later.out / 'sub-01.html').is_file()
 
 
 @pytest.mark.parametrize('tree', ['.', 'derivatives/for-fmriprep'])

@@ -100,6 +100,19 @@ def test_scratch_is_never_the_current_folder():
     assert Path.cwd() not in (work_dir, *work_dir.parents)
 
 
+def test_options_of_reports_reach_the_settings():
+    plain = config_of()
+    assert (plain.reports_only, plain.report_3d, plain.aggregate_session_reports) == (
+        False,
+        False,
+        4,
+    )
+    given = config_of('--reports_only', '--report-3d', '--aggregate-session-reports', '2')
+    assert (given.reports_only, given.report_3d, given.aggregate_session_reports) == (True, True, 2)
+    assert RunConfig.from_toml(given.to_toml()) == given
+    assert given.result_settings() == plain.result_settings()
+
+
 def test_settings_survive_toml(tmp_path):
     config = config_of('-d', f'a b={tmp_path}', '--target', 'T1w="odd"\\', '--mem', '2G', '-vv')
     assert RunConfig.from_toml(config.to_toml({'torch': '2', 'none': None})) == config

@@ -42,6 +42,11 @@ PROOFS = {
         'workflows/test_fmriprep_export.py::test_a_run_exports_what_was_finished_before_too'
     ),
     '--export-dir': 'workflows/test_fmriprep_export.py::test_the_export_lies_where_it_is_wanted',
+    '--reports-only': 'test_app.py::test_pages_are_made_again_without_the_input',
+    '--report-3d': 'workflows/test_reporting.py::test_volumes_are_put_in_on_request',
+    '--aggregate-session-reports': (
+        'workflows/test_reporting.py::test_sessions_are_split_when_they_are_many'
+    ),
     '--device': 'test_options.py::test_method_model_and_device_reach_the_node',
     '--nprocs': 'test_options.py::test_processes_threads_and_memory',
     '--omp-nthreads': 'test_options.py::test_processes_threads_and_memory',

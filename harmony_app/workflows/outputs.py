@@ -18,7 +18,7 @@ from harmony_app.imaging.resample import resample
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import Style
 from harmony_app.workflows.records import Record
-from harmony_app.workflows.steps import load_native
+from harmony_app.workflows.steps import DEFACED_NOTE, load_native
 
 TEMPLATE_GRID = {'space': SPACE, 'res': '1'}
 
@@ -66,6 +66,7 @@ class SessionOutputs:
         self._metadata = Metadata(self.raw)
         self._maps: dict[str, np.ndarray] = {}
         self._geometries: dict[str, Geometry] = {}
+        self._defaced: set[str] = set()
 
     def map(self, name: str) -> np.ndarray:
         """Brain mask or tissue maps of the session on the working grid."""
@@ -76,6 +77,8 @@ class SessionOutputs:
     def write_preprocessed(self, prepared: Record, finished: Record) -> None:
         """Write what does not depend on the target: preproc, native mask, transforms."""
         name, contrast = prepared.facts['name'], prepared.facts['contrast']
+        if finished.facts.get('defaced'):
+            self._defaced.add(name)
         self._image(
             name,
             contrast,
@@ -212,14 +215,19 @@ class SessionOutputs:
                 'Orientation': facts['axes'],
                 'ThickSlices': facts['thick'],
                 'BiasFieldCorrected': facts['bias_corrected'],
-                'Notes': facts['notes'] + self._doubts(),
+                'Notes': facts['notes'] + self._seen(name) + self._doubts(),
             }
+            if facts['transform'] is not None:
+                described['SourceScan']['TransformGiven'] = True
             if facts['volume'] is not None:
                 described['SourceScan']['Volume'] = facts['volume']
             if space:
                 described['Interpolation'] = 'cubic B-spline, once'
         fields = image_sidecar(desc, sources, stripped, space, raw, **described)
         write_json(self._made(name, sidecar_path(image)), fields)
+
+    def _seen(self, name: str) -> list[str]:
+        return [DEFACED_NOTE] if name in self._defaced else []
 
     def _doubts(self) -> list[str]:
         if not self.aligned.facts['doubtful']:

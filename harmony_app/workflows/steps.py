@@ -14,6 +14,7 @@ from harmony_app.bids.transforms import read_itk_affine
 from harmony_app.errors import ExitCode, HarmonyError, ScanError
 from harmony_app.imaging.ants_setup import SEED
 from harmony_app.imaging.bias import correct_bias, divide_field, tissue_field
+from harmony_app.imaging.face import is_defaced
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
 from harmony_app.imaging.intensity import white_matter_peak
 from harmony_app.imaging.io import NativeScan, is_thick, read_scan
@@ -25,6 +26,8 @@ from harmony_app.methods.base import CONTRASTS
 from harmony_app.workflows.records import Record, write_record
 
 logger = logging.getLogger('harmony_app')
+
+DEFACED_NOTE = 'the face was removed (defaced): the brain is harmonized as that of any scan'
 
 SPLINE_NOTE = 'thick slices were brought to 1 mm by cubic B-splines'
 
@@ -211,7 +214,7 @@ def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
     out : Path
         Record to write: ``working`` (white-matter peak 1) and, where one was found, ``field``
         (:func:`~harmony_app.imaging.bias.tissue_field`); facts ``wm_peak`` (own unit),
-        ``profile``, ``to_working`` and ``field_range``.
+        ``profile``, ``to_working``, ``field_range`` and ``defaced``.
     prepared, aligned : Path
         Records of the scan and of its session.
     """
@@ -244,6 +247,7 @@ def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
         'profile': profile.to_dict(),
         'to_working': to_working.tolist(),
         'field_range': None if field is None else np.exp([field.min(), field.max()]).tolist(),
+        'defaced': is_defaced(volume_of(scan), to_working, scan.facts['skull_stripped']),
     }
     arrays = {'working': data} if field is None else {'working': data, 'field': field}
     return write_record(out, facts, arrays)

@@ -94,7 +94,7 @@ def write_session(
     -------
     dict
         The marker: for each scan ``status`` (done, failed, skipped), ``message``,
-        ``exit_code``, ``files``.
+        ``exit_code``, ``files``; and the ``targets`` by contrast.
     """
     first = {r.facts['name']: r for r in map(Record, prepared)}
     second = {r.facts['name']: r for r in map(Record, finished)}
@@ -147,6 +147,12 @@ def write_session(
         'digest': digest,
         'scans': {name: state | {'files': files.get(name, [])} for name, state in states.items()},
         'files': files.get('', []),
+        # What reports draw: of a target that was measured in the run nothing else is kept.
+        'targets': {
+            contrast: style.to_dict()
+            for contrast, style in styles.items()
+            if any(facts.facts['contrast'] == contrast for facts in first.values())
+        },
     }
     write_marker(root, session, marker)
     return marker
