@@ -27,7 +27,7 @@ demo: $(DEMO)/bids/dataset_description.json
 	$(BIN)/harmony-app $(DEMO)/bids $(DEMO)/derivatives participant
 	@echo
 	@echo 'The scans of one head at two sites are in $(DEMO)/bids, the harmonized ones in $(DEMO)/derivatives.'
-	@echo 'Look first at the pictures, $(DEMO)/derivatives/sub-01/figures/*.png, then at docs/outputs.md.'
+	@echo 'Look first at the report, $(DEMO)/derivatives/sub-01.html, then at docs/outputs.md.'
 
 # Made once. A half-written one is no start: harmony-phantom wants a new folder.
 $(DEMO)/bids/dataset_description.json: | $(INSTALLED)

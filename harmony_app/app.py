@@ -1,7 +1,6 @@
 """The participant and group levels: plan, run, exit code."""
 
 import logging
-import os
 import shutil
 import sys
 import time
@@ -17,7 +16,9 @@ from harmony_app.bids.discovery import discover
 from harmony_app.bids.filters import Selection, read_filter_file
 from harmony_app.bids.publish import is_finished
 from harmony_app.config import RunConfig, describe_environment, digest
+from harmony_app.environment import prepare_environment
 from harmony_app.errors import ExitCode
+from harmony_app.logs import NODES
 from harmony_app.workflows.checks import (
     check_dataset,
     check_device,
@@ -29,10 +30,12 @@ from harmony_app.workflows.checks import (
     method_options,
     read_plugin,
 )
+from harmony_app.workflows.costs import describe_cost, estimate
+from harmony_app.workflows.fmriprep_export import export_plan
 from harmony_app.workflows.names import node_name, session_name
 from harmony_app.workflows.plans import MethodSettings, Plan, SessionPlan
 from harmony_app.workflows.precomputed import find_precomputed
-from harmony_app.workflows.progress import STEP, Progress, remove_session
+from harmony_app.workflows.progress import Progress, remove_session
 from harmony_app.workflows.results import (
     describe_group,
     quality_rows,
@@ -40,19 +43,21 @@ from harmony_app.workflows.results import (
     without_effect,
 )
 from harmony_app.workflows.site_averages import find_site_averages
-from harmony_app.workflows.summary import describe_plan, summarize
+from harmony_app.workflows.summary import describe_end, describe_plan, summarize
 from harmony_app.workflows.targets import resolve_targets
 
 logger = logging.getLogger('harmony_app')
 
 
-def run(config: RunConfig) -> ExitCode:
+def run(config: RunConfig, alone: bool = True) -> ExitCode:
     """Run the level that was asked for.
 
     Parameters
     ----------
     config : RunConfig
         Settings of the run.
+    alone : bool
+        Whether this is the only level; options of the other one are not told to be unread then.
 
     Returns
     -------
@@ -66,13 +71,13 @@ def run(config: RunConfig) -> ExitCode:
         Where the run cannot begin.
     """
     if config.analysis_level == 'group':
-        if lines := run_group(config):
+        if lines := run_group(config, alone):
             _say('\n'.join(lines))
         return ExitCode.SUCCESS
     return run_participants(config)
 
 
-def run_group(config: RunConfig) -> list[str]:
+def run_group(config: RunConfig, alone: bool = True) -> list[str]:
     """Do what ``--task`` says with the results of the participant level; says what came of it."""
     if config.task in ('train', 'adapt', 'styles', 'synthesize'):
         from harmony_app.workflows.model_tasks import run_task
@@ -82,7 +87,7 @@ def run_group(config: RunConfig) -> list[str]:
         prepare_environment(config)
         return run_task(config)
     check_input_folder(config.bids_dir)
-    if unread := without_effect(config):
+    if alone and (unread := without_effect(config)):
         logger.warning(
             '%s: without effect at the group level, which takes the results as they are',
             ', '.join(unread),
@@ -107,6 +112,8 @@ def run_group(config: RunConfig) -> list[str]:
 
 def run_participants(config: RunConfig) -> ExitCode:
     """Harmonize the scans of a dataset, see :func:`run`."""
+    if config.reports_only:
+        return _rebuild_reports(config)
     started = time.monotonic()
     description = check_dataset(config.bids_dir, config.skip_bids_validation)
     check_folders(config)
@@ -116,6 +123,8 @@ def run_participants(config: RunConfig) -> ExitCode:
     plan = make_plan(config)
     _say('\n'.join(describe_plan(plan, config)))
     if config.dry_run:
+        cost = estimate(plan, config)
+        _say('\n'.join(describe_cost(cost, config, len(plan.sessions))))
         return ExitCode.SUCCESS
     run_name = f'{datetime.now(UTC):%Y%m%d-%H%M%S}_{uuid.uuid4().hex[:8]}'
     logs = config.output_dir / 'logs' / run_name
@@ -129,8 +138,40 @@ def run_participants(config: RunConfig) -> ExitCode:
     write_text(logs / 'harmony_app.toml', config.to_toml(environment))
     if plan.sessions:
         _run_workflow(config, plan, run_name, logs)
-    lines, code = summarize(config.output_dir, plan, run_name, logs)
-    lines.append(f'{time.monotonic() - started:.0f} s, settings and logs in {logs}')
+    (*lines, counts), code = summarize(config.output_dir, plan, run_name, logs)
+    told, reported = _report(config, plan)
+    lines += told
+    # A page that failed is told by the code, unless a scan did and says why.
+    code = code if code != ExitCode.SUCCESS else reported
+    if config.export_fmriprep:
+        exported, failed = export_plan(config, plan, description)
+        lines += exported
+        code = ExitCode.FAILURE if failed and code == ExitCode.SUCCESS else code
+    lines += describe_end(config.output_dir, logs, counts, time.monotonic() - started)
+    _say('\n'.join(lines))
+    return code
+
+
+def _report(config: RunConfig, plan: Plan) -> tuple[list[str], ExitCode]:
+    """Pages of the participants of a run, and of those who have none yet."""
+    from harmony_app.workflows.reporting import report_run
+
+    worked_on = {session.scans[0].subject for session in plan.sessions}
+    missing = {
+        subject
+        for subject, _ in plan.inventory.sessions
+        if not (config.output_dir / f'sub-{subject}.html').is_file()
+    }
+    return report_run(config, sorted(worked_on | missing))
+
+
+def _rebuild_reports(config: RunConfig) -> ExitCode:
+    """Do what ``--reports-only`` says."""
+    from harmony_app.workflows.reporting import rebuild
+
+    check_folders(config)
+    prepare_environment(config)
+    lines, code = rebuild(config)
     _say('\n'.join(lines))
     return code
 
@@ -146,7 +187,8 @@ def make_plan(config: RunConfig) -> Plan:
     device = check_device(config.device)
     model, model_hash, method = check_method(config)
     root = config.bids_dir.resolve()
-    inventory = discover(root, _selection(config))
+    index = config.bids_database_dir
+    inventory = discover(root, _selection(config), index, config.bids_database_wipe)
     targets = resolve_targets(config.target, root, model)
     check_measured(method, targets)
     for style in targets.styles.values():
@@ -178,7 +220,8 @@ def make_plan(config: RunConfig) -> Plan:
         }
         plan = SessionPlan(scans, digest(common | own), files)
         name = session_name(subject, session)
-        if not config.overwrite and is_finished(config.output_dir, name, plan.digest):
+        digest_wanted = None if config.skip_existing else plan.digest
+        if not config.overwrite and is_finished(config.output_dir, name, digest_wanted):
             finished.append(name)
         else:
             sessions.append(plan)
@@ -198,34 +241,14 @@ def _selection(config: RunConfig) -> Selection:
     )
 
 
-def prepare_environment(config: RunConfig) -> None:
-    """Set what libraries read when they are imported, here and in worker processes.
-
-    One ITK thread, because several add in no fixed order; no telemetry; caches in the
-    work folder, because HOME may be absent or not writable.
-    """
-    cache = config.work_dir / 'cache'
-    os.environ |= {
-        'NO_ET': '1',
-        'NIPYPE_NO_ET': '1',
-        'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS': '1',
-        'OMP_NUM_THREADS': str(config.omp_nthreads),
-        'OPENBLAS_NUM_THREADS': str(config.omp_nthreads),
-        'MKL_NUM_THREADS': str(config.omp_nthreads),
-        'MPLBACKEND': 'Agg',
-        'MPLCONFIGDIR': str(cache / 'matplotlib'),
-        'XDG_CACHE_HOME': str(cache),
-        # Needed by deterministic matrix products on CUDA.
-        'CUBLAS_WORKSPACE_CONFIG': ':4096:8',
-    }
-
-
 def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> None:
     from nipype import config as nipype_config
     from nipype import logging as nipype_logging
 
+    from harmony_app.workflows.graph import draw_graph
     from harmony_app.workflows.harmony import init_harmony_wf
     from harmony_app.workflows.plugin import LOGGERS, make_plugin
+    from harmony_app.workflows.resources import write_resources
 
     method = MethodSettings(
         name=config.method,
@@ -255,7 +278,9 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         settings=settings,
         impute=config.impute,
         sites=plan.sites,
-        sloppy=config.sloppy,
+        sloppy=config.keeps_bias,
+        bare={'skip': True, 'force': False}.get(config.skull_strip),
+        spaces=config.output_spaces,
     )
     base = work_folder(config)
     if config.clean_workdir:
@@ -273,24 +298,35 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
     nipype_config.update_config({'logging': {'log_to_file': 'false'}})
     # Nipype has a handler of its own; ours would tell everything twice.
     logging.getLogger('nipype').propagate = False
+    level = ('CRITICAL', 'INFO', 'DEBUG')[max(min(config.verbose - 1, 2), 0)]
     for name in LOGGERS:
         quiet = nipype_logging.getLogger(name)
         # A crash is told once, by the summary.
-        quiet.setLevel('INFO' if config.verbose else 'CRITICAL')
+        quiet.setLevel(level)
+    if config.write_graph:
+        draw_graph(workflow, logs)
+    progress = _make_progress(config, plan, workflow)
+    samples = logs / 'resources' if config.resource_monitor else None
     plugin, plugin_args = make_plugin(
         config.nprocs,
         config.memory_gb,
         config.plugin_file,
         method.uses_gpu,
-        config.verbose > 0,
-        _make_progress(config, plan, workflow),
+        config.verbose >= NODES,
+        progress,
+        progress.is_live,
+        config.low_mem,
+        samples,
     )
     try:
-        workflow.run(plugin=plugin, plugin_args=plugin_args)
+        with progress:
+            workflow.run(plugin=plugin, plugin_args=plugin_args)
     except Exception as error:  # noqa: BLE001
         # Nipype raises whatever a node raised after the others have ended. How each scan
         # ended is in the markers; the summary tells it, with the crash files.
         logger.debug('the workflow ended with %r', error)
+    if samples is not None:
+        _say('\n'.join(write_resources(samples, progress.sessions)))
 
 
 def _make_progress(config: RunConfig, plan: Plan, workflow) -> Progress:
@@ -300,7 +336,6 @@ def _make_progress(config: RunConfig, plan: Plan, workflow) -> Progress:
     groups += [scans for found in plan.sites.scans.values() for scans in found.values()]
     measured = {session_name(scan.subject, scan.session) for scans in groups for scan in scans}
     names = {node_name(f'{name}{part}_wf'): name for name in digests for part in ('', '_prepare')}
-    steps = [name for name in workflow.list_node_names() if STEP.fullmatch(name.split('.')[-1])]
 
     def written(session: str) -> None:
         if config.keep_workdir or session in measured:
@@ -308,7 +343,9 @@ def _make_progress(config: RunConfig, plan: Plan, workflow) -> Progress:
         if is_finished(config.output_dir, session, digests[session]):
             remove_session(Path(workflow.base_dir) / workflow.name, session)
 
-    return Progress(len(steps), names, written)
+    # The lines of Nipype would tear a live display apart, and other plugins tell nothing.
+    live = config.verbose < NODES and config.plugin_file is None
+    return Progress(workflow.list_node_names(), names, written, live)
 
 
 def work_folder(config: RunConfig) -> Path:

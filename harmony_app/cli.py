@@ -1,34 +1,37 @@
 """The command line: arguments become a RunConfig."""
 
 import argparse
-import logging
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harmony_app import __version__
 from harmony_app.bids.filters import read_labels
+from harmony_app.cli_checks import check_options
+from harmony_app.cli_descriptor import PrintDescriptor
+from harmony_app.cli_execution import add_other, add_performance
+from harmony_app.cli_help import DESCRIPTION, EXAMPLES, HelpFormatter
+from harmony_app.cli_reports import add_report_options, report_settings
 from harmony_app.cli_training import add_group_options, add_training_options
-from harmony_app.cli_training import flags as _flags
-from harmony_app.cli_training import positive as _positive
-from harmony_app.config import DEFAULT_SEED, TASKS, RunConfig
-from harmony_app.errors import HarmonyError, OptionError
+from harmony_app.cli_types import flags
+from harmony_app.cli_workflow import add_filters, add_harmonization, add_outputs
+from harmony_app.config import RunConfig
+from harmony_app.errors import HarmonyError, InputError, OptionError
+from harmony_app.imaging.grid import SPACES
+from harmony_app.logs import set_up_logging
 from harmony_app.methods.base import CONTRASTS
-from harmony_app.methods.registry import METHOD_NAMES
 
-_UNITS = {'': 1e-3, 'm': 1e-3, 'g': 1.0, 't': 1e3}
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Tells a default where it is a value: None, an empty list or False tell nothing."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default is None or action.default is False or action.default == []:
-            return action.help
-        return super()._get_help_string(action)
+_FIELDS = {
+    'participant_label': 'participants',
+    'session_label': 'sessions',
+    'mem': 'memory_gb',
+    'use_plugin': 'plugin_file',
+    'n': 'count',
+}
+"""Settings whose option has another name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,17 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         Arguments; those of the process by default.
     """
-    parser = make_parser()
     # An option that takes several values may stand before the folders: both orders work.
-    arguments = parser.parse_intermixed_args(argv)
-    logging.basicConfig(format='%(levelname)s: %(message)s', stream=sys.stderr)
-    logger = logging.getLogger('harmony_app')
-    logger.setLevel(max(logging.DEBUG, logging.INFO - 5 * arguments.verbose))
+    arguments = make_parser().parse_intermixed_args(argv)
     try:
-        config = make_config(arguments)
+        config = make_config(arguments, argv)
+        set_up_logging(config.verbose)
         from harmony_app.app import run
 
-        return int(run(config))
+        levels = _levels(arguments)
+        alone = len(levels) == 1
+        codes = [int(run(replace(config, analysis_level=level), alone)) for level in levels]
+        return next((code for code in codes if code), 0)
     except HarmonyError as error:
         sys.stderr.write(f'harmony-app: error: {error}\n')
         return int(error.exit_code)
@@ -62,9 +65,10 @@ def make_parser() -> argparse.ArgumentParser:
     """Parser of the command line, groups and names as in fMRIPrep."""
     parser = argparse.ArgumentParser(
         prog='harmony-app',
-        description='Harmonize the contrast of multi-site brain MRI: a BIDS dataset in, the same '
-        'brains in the contrast of one target out.',
-        formatter_class=_HelpFormatter,
+        description=DESCRIPTION,
+        usage='%(prog)s bids_dir output_dir {participant,group} [options]',
+        formatter_class=HelpFormatter,
+        epilog=EXAMPLES,
         # An abbreviation of today may be ambiguous tomorrow.
         allow_abbrev=False,
     )
@@ -72,45 +76,94 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('output_dir', type=Path, help='folder of the results')
     parser.add_argument(
         'analysis_level',
+        nargs='+',
         choices=('participant', 'group'),
-        help='participant: harmonize; group: what --task says, with the results of all participants',
+        help='participant: harmonize; group: what --task says, with the results of all '
+        'participants; both, one after the other',
     )
     parser.add_argument('--version', action='version', version=f'harmony-app {__version__}')
+    parser.add_argument(
+        *flags('bids-exec-spec'),
+        action=PrintDescriptor,
+        const=make_parser,
+        help='print the Boutiques descriptor of this command line and exit',
+    )
     for add in (
+        add_filters,
+        add_harmonization,
+        add_outputs,
+        add_report_options,
+        add_performance,
+        add_other,
         add_group_options,
         add_training_options,
-        _add_filters,
-        _add_harmonization,
-        _add_performance,
-        _add_other,
     ):
         add(parser)
     return parser
 
 
-def make_config(arguments: argparse.Namespace) -> RunConfig:
+def make_config(arguments: argparse.Namespace, argv: Sequence[str] | None = None) -> RunConfig:
     """Turn parsed arguments into the settings of a run.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        Of the parser.
+    argv : sequence of str, optional
+        What was parsed; those of the process by default. Needed for ``--config-file``, over
+        which what was given wins and what was not does not.
 
     Raises
     ------
     OptionError
         Where options do not fit together.
     """
-    if arguments.task != TASKS[0] and arguments.analysis_level != 'group':
-        raise OptionError(f'--task {arguments.task} is for the group level; give group')
+    config = _from_arguments(arguments)
+    if arguments.config_file:
+        config = _over_file(config, arguments.config_file, argv)
+    check_options(config, _levels(arguments))
+    return config
+
+
+def _levels(arguments: argparse.Namespace) -> list[str]:
+    """Levels that were asked for, participants first, each once."""
+    return sorted(set(arguments.analysis_level), reverse=True)
+
+
+def _over_file(config: RunConfig, path: Path, argv: Sequence[str] | None) -> RunConfig:
+    """Settings of a file, with those in their place that were given on the command line."""
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, 'strerror', None) or 'it is not text'
+        raise InputError(f'cannot read --config-file {path}: {reason}') from error
+    parser = make_parser()
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    given = vars(parser.parse_intermixed_args(argv)).keys() - {'config_file'}
+    try:
+        filed = RunConfig.from_toml(text)
+    except OptionError as error:
+        raise OptionError(f'--config-file {path}: {error}') from error
+    return replace(filed, **{n: getattr(config, n) for n in (_FIELDS.get(d, d) for d in given)})
+
+
+def _from_arguments(arguments: argparse.Namespace) -> RunConfig:
     bids_dir, output_dir = _absolute(arguments.bids_dir), _absolute(arguments.output_dir)
     participants = read_labels(arguments.participant_label, 'sub')
     work_dir = arguments.work_dir or Path(tempfile.gettempdir()) / f'harmony-work-{_user()}'
     return RunConfig(
         bids_dir=bids_dir,
         output_dir=output_dir,
-        analysis_level=arguments.analysis_level,
+        analysis_level=_levels(arguments)[0],
         task=arguments.task,
         participants=participants,
         sessions=read_labels(arguments.session_label, 'ses'),
         modalities=tuple(c for c in CONTRASTS if c in arguments.modalities),
         bids_filter_file=_absolute(arguments.bids_filter_file),
         skip_bids_validation=arguments.skip_bids_validation,
+        bids_database_dir=_absolute(arguments.bids_database_dir),
+        bids_database_wipe=arguments.bids_database_wipe,
         derivatives=_named_paths(arguments.derivatives),
         method=arguments.method,
         model=_absolute(arguments.model),
@@ -121,11 +174,18 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
         site_average=arguments.site_average,
         impute=tuple(c for c in CONTRASTS if c in arguments.impute),
         include_contrast_enhanced=arguments.include_contrast_enhanced,
+        skull_strip=arguments.skull_strip,
+        ignore=tuple(dict.fromkeys(arguments.ignore)),
+        output_spaces=tuple(s for s in SPACES if s in arguments.output_spaces),
+        export_fmriprep=arguments.export_fmriprep,
+        export_dir=_absolute(arguments.export_dir),
         device=arguments.device,
         nprocs=arguments.nprocs or _cpus(),
         omp_nthreads=arguments.omp_nthreads,
         memory_gb=arguments.mem,
+        low_mem=arguments.low_mem,
         plugin_file=_absolute(arguments.use_plugin),
+        resource_monitor=arguments.resource_monitor,
         work_dir=_absolute(work_dir),
         clean_workdir=arguments.clean_workdir,
         keep_workdir=arguments.keep_workdir,
@@ -142,218 +202,12 @@ def make_config(arguments: argparse.Namespace) -> RunConfig:
         random_seed=arguments.random_seed,
         sloppy=arguments.sloppy,
         dry_run=arguments.dry_run,
+        write_graph=arguments.write_graph,
         stop_on_first_crash=arguments.stop_on_first_crash,
         overwrite=arguments.overwrite,
+        skip_existing=arguments.skip_existing,
         verbose=arguments.verbose,
-    )
-
-
-def parse_memory(text: str) -> float:
-    """Gigabytes of an amount of memory; a bare number is megabytes, as in fMRIPrep.
-
-    Examples
-    --------
-    >>> [parse_memory(t) for t in ('8G', '1.5G', '8 GB', '16g', '8000')]
-    [8.0, 1.5, 8.0, 16.0, 8.0]
-    """
-    match = re.fullmatch(r'\s*(\d+(?:\.\d*)?|\.\d+)\s*([mgt]?)(?:i?b)?\s*', text.lower())
-    if not match or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f'{text!r} is no amount of memory; give 8G or 8000 (MB)')
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _add_filters(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group('Options for filtering BIDS queries')
-    group.add_argument(
-        *_flags('participant-label'),
-        nargs='+',
-        action='extend',
-        default=[],
-        metavar='LABEL',
-        help='participants, with or without sub-, or a text file with one label a line; '
-        'all by default',
-    )
-    group.add_argument(
-        *_flags('session-label'),
-        *_flags('session-id'),
-        nargs='+',
-        action='extend',
-        default=[],
-        metavar='LABEL',
-        help='sessions, with or without ses-; scans without a session are always taken',
-    )
-    group.add_argument(
-        '-m',
-        '--modalities',
-        nargs='+',
-        choices=CONTRASTS,
-        default=list(CONTRASTS),
-        help='contrasts to harmonize, or to gather and evaluate',
-    )
-    group.add_argument(
-        *_flags('bids-filter-file'),
-        type=Path,
-        metavar='FILE',
-        help='JSON of the form {"t1w": {"acquisition": "label", "run": null, "rec": "*"}}; '
-        'null asks for scans without the entity, "*" for scans with it',
-    )
-    group.add_argument(
-        *_flags('skip-bids-validation'),
-        *_flags('skip-bids-validator'),
-        action='store_true',
-        help='take a dataset whose dataset_description.json is absent, or says that it is a '
-        'derivative',
-    )
-    group.add_argument(
-        *_flags('include-contrast-enhanced'),
-        action='store_true',
-        help='harmonize scans after contrast agent (ce-) as well',
-    )
-    group.add_argument(
-        '-d',
-        '--derivatives',
-        nargs='+',
-        action='extend',
-        default=[],
-        metavar='NAME=PATH',
-        help='derivative datasets whose brain masks (desc-brain_mask) and transforms '
-        '(*_xfm.txt) are taken instead of estimated ones; with --task evaluate, whose lesion '
-        'masks (label-lesion_mask, label-WMH_mask, label-L_mask) lesions are measured under',
-    )
-
-
-def _add_harmonization(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        'Options for harmonization', 'Of the participant level; the group level does not read them.'
-    )
-    group.add_argument('--method', choices=METHOD_NAMES, default='transfer', help='method')
-    group.add_argument(
-        *_flags('model'),
-        type=Path,
-        metavar='FOLDER',
-        help='model folder of the method; the packaged one by default',
-    )
-    group.add_argument(
-        '--target',
-        action='append',
-        default=[],
-        metavar='[CONTRAST=]TARGET',
-        help='what to look like: a named style of the model, an image file, sub-XX or '
-        'sub-XX_ses-YY of the dataset, site:NAME, or a style JSON file; repeat it to give a '
-        'target for each contrast (T1w=... T2w=...); the default style of the model by default',
-    )
-    group.add_argument(
-        '--detail',
-        choices=('transfer', 'decoder'),
-        help='where the detail of a result comes from: the scan itself or the decoder '
-        '(methods with a decoder)',
-    )
-    group.add_argument(
-        '--fusion',
-        choices=('network', 'median'),
-        help='how three orientations become one volume (methods that work on slices)',
-    )
-    group.add_argument(
-        '--noise',
-        choices=('match', 'keep', 'remove'),
-        help="what becomes of a scan's noise (transfer, and haca3 with it): brought down to the "
-        "target's where it is stronger (the default), kept as it is, or removed",
-    )
-    group.add_argument(
-        *_flags('site-average'),
-        choices=('auto', 'dataset', 'off'),
-        default='auto',
-        help='let people keep what they differ in: a scan goes to the target as the average of its '
-        'site does, by a style of the model that has its name, or for site:NAME by the dataset '
-        "(auto), by the dataset for all targets, or not at all (transfer's, and haca3's with it)",
-    )
-    group.add_argument(
-        '--impute',
-        nargs='+',
-        choices=CONTRASTS,
-        default=[],
-        metavar='CONTRAST',
-        help='contrasts to make where they were not acquired (methods that can)',
-    )
-
-
-def _add_performance(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group('Options to handle performance')
-    group.add_argument('--device', default='auto', type=_device, help='auto, cpu, cuda or cuda:N')
-    group.add_argument(
-        *_flags('nprocs'),
-        *_flags('n-cpus'),
-        *_flags('nthreads'),
-        type=_positive,
-        metavar='N',
-        help='processes at a time; all processors by default',
-    )
-    group.add_argument(
-        *_flags('omp-nthreads'),
-        type=_positive,
-        default=1,
-        metavar='N',
-        help='threads of a process',
-    )
-    group.add_argument(
-        *_flags('mem'),
-        *_flags('mem-mb'),
-        type=parse_memory,
-        metavar='AMOUNT',
-        help='memory that processes may take together, for example 8G (a bare number is MB)',
-    )
-    group.add_argument(
-        *_flags('use-plugin'),
-        '--nipype-plugin-file',
-        type=Path,
-        metavar='FILE',
-        help='YAML with the Nipype plugin to run on (plugin: SLURM, plugin_args: ...)',
-    )
-
-
-def _add_other(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group('Other options')
-    group.add_argument('-v', '--verbose', action='count', default=0, help='say more; -vv more yet')
-    group.add_argument(
-        '-w',
-        *_flags('work-dir'),
-        type=Path,
-        metavar='FOLDER',
-        help='scratch, in the temporary folder by default; an interrupted run continues from it',
-    )
-    group.add_argument(
-        *_flags('clean-workdir'),
-        action='store_true',
-        help='empty the scratch of this dataset before the run',
-    )
-    group.add_argument(
-        *_flags('keep-workdir'),
-        action='store_true',
-        help='keep what was computed for sessions that are written (half a gigabyte each), so '
-        'that another method or target starts from there',
-    )
-    group.add_argument(
-        *_flags('random-seed'), type=int, default=DEFAULT_SEED, metavar='N', help='random seed'
-    )
-    group.add_argument(
-        '--sloppy',
-        action='store_true',
-        help='skip the bias field correction; for tests only',
-    )
-    group.add_argument(
-        *_flags('dry-run'),
-        action='store_true',
-        help='print what would be read and done, write nothing',
-    )
-    group.add_argument(
-        *_flags('stop-on-first-crash'),
-        action='store_true',
-        help='stop at the first failure instead of finishing the other scans',
-    )
-    group.add_argument(
-        '--overwrite',
-        action='store_true',
-        help='compute sessions again whose results are there already',
+        **report_settings(arguments),
     )
 
 
@@ -369,12 +223,6 @@ def _named_paths(items: Sequence[str]) -> dict[str, Path]:
             raise OptionError(f'--derivatives {item}: {path} is not a folder')
         named[name] = _absolute(Path(path))
     return named
-
-
-def _device(text: str) -> str:
-    if not re.fullmatch(r'auto|cpu|cuda(:\d+)?', text):
-        raise argparse.ArgumentTypeError(f'{text!r} is none of auto, cpu, cuda, cuda:N')
-    return text
 
 
 def _absolute(path: Path | None) -> Path | None:

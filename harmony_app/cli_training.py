@@ -1,20 +1,10 @@
-"""Options of the group level, and the types that options share."""
+"""Options of the group level."""
 
 import argparse
 from pathlib import Path
 
+from harmony_app.cli_types import above_zero, flags, positive
 from harmony_app.config import TASKS
-
-
-def flags(name: str) -> list[str]:
-    """An option in both spellings, with hyphens and underscores.
-
-    Examples
-    --------
-    >>> flags('work-dir')
-    ['--work-dir', '--work_dir']
-    """
-    return list(dict.fromkeys([f'--{name}', f'--{name.replace("-", "_")}']))
 
 
 def add_group_options(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +14,7 @@ def add_group_options(parser: argparse.ArgumentParser) -> None:
         '--task',
         choices=TASKS,
         default=TASKS[0],
+        metavar='TASK',
         help='report: gather the tables of all participants; evaluate: measure what harmonization '
         'did to the study, in tables and a page (group.html); train: train a model of --method on '
         'the preprocessed scans or the phantom; adapt: fit a model to --site; styles: keep the '
@@ -81,7 +72,8 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         *flags('batch-size'),
         type=positive,
         metavar='N',
-        help='examples of a step, of all processes together',
+        help='examples of a step of training, of all processes together; for participants, slices '
+        'that go through a network at a time (16 by default; methods with networks on slices)',
     )
     group.add_argument(
         '--patience',
@@ -95,25 +87,3 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         default='auto',
         help='of the networks in training; auto is bfloat16 on CUDA',
     )
-
-
-def positive(text: str) -> int:
-    """Whole number above 0."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a positive number')
-    return number
-
-
-def above_zero(text: str) -> float:
-    """Finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float('inf'):
-        raise argparse.ArgumentTypeError(f'{text!r} is not a number above 0')
-    return number

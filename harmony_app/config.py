@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harmony_app import __version__
 from harmony_app.errors import OptionError
+from harmony_app.imaging.grid import SPACES
 from harmony_app.methods.base import CONTRASTS
 
 PACKAGES = (
@@ -32,8 +33,15 @@ PACKAGES = (
 
 DEFAULT_SEED = 20231
 
+DEFAULT_AGGREGATE = 4
+"""Sessions of one report, at most; with more, every session has a page of its own."""
+
 TASKS = ('report', 'evaluate', 'train', 'adapt', 'styles', 'synthesize')
 """What the group level can do; the first is the default."""
+
+
+IGNORABLE = ('bias-field', 'brain-mask')
+"""What ``--ignore`` can leave out."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,10 @@ class RunConfig:
         JSON with filters by contrast.
     skip_bids_validation : bool
         Whether the dataset description is taken as it is.
+    bids_database_dir : Path or None
+        Folder in which PyBIDS keeps its index of the dataset.
+    bids_database_wipe : bool
+        Whether that index is made anew.
     derivatives : dict of str to Path
         Datasets with masks or transforms already there, by name.
     method : str
@@ -72,17 +84,33 @@ class RunConfig:
         Contrasts to make where they were not acquired.
     include_contrast_enhanced : bool
         Whether scans with ``ce-`` are harmonized.
+    skull_strip : str
+        Whether scans are bare brains: ``auto`` (it is seen), ``skip`` (they are), ``force`` (none is).
+    ignore : tuple of str
+        What is left out, of :data:`IGNORABLE`.
+    output_spaces : tuple of str
+        Grids that images are written on, of :data:`SPACES`.
+    export_fmriprep : bool
+        Whether the results are written once more, as fMRIPrep takes derivatives.
+    export_dir : Path or None
+        Where to; None for a folder of the results.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     nprocs, omp_nthreads : int
         Processes at a time, and threads of each.
     memory_gb : float or None
         Memory that the nodes may take together; None for what is there.
+    low_mem : bool
+        Whether time is given for memory: small batches, a fresh process for each step.
     plugin_file : Path or None
         YAML with Nipype's plugin and its arguments.
+    resource_monitor : bool
+        Whether processor and memory of each step are measured.
     work_dir : Path
         Scratch.
-    clean_workdir, keep_workdir, sloppy, dry_run, stop_on_first_crash, overwrite : bool
+    clean_workdir, keep_workdir, sloppy, dry_run, write_graph, stop_on_first_crash : bool
+        As on the command line.
+    overwrite, skip_existing : bool
         As on the command line.
     phantom : Path or None
         YAML of the phantom to train on.
@@ -97,13 +125,20 @@ class RunConfig:
     minutes : float or None
         Budget of a training; None for the default of the method, as for those that follow.
     steps, batch_size, patience : int or None
-        Budget in steps, examples of a step, validations without a better one.
+        Budget in steps, examples of a step, validations without a better one. Where scans are
+        harmonized, ``batch_size`` is the slices that go through a network at a time.
     precision : str
         ``auto``, ``float32`` or ``bfloat16``.
     random_seed : int
         Seed of everything that draws.
     verbose : int
         How often ``-v`` was given.
+    reports_only : bool
+        Whether pages are made of the results that are there, and nothing else is done.
+    report_3d : bool
+        Whether pages have a view in three dimensions.
+    aggregate_session_reports : int
+        Sessions of one page, at most.
     """
 
     bids_dir: Path
@@ -115,6 +150,8 @@ class RunConfig:
     modalities: tuple[str, ...] = CONTRASTS
     bids_filter_file: Path | None = None
     skip_bids_validation: bool = False
+    bids_database_dir: Path | None = None
+    bids_database_wipe: bool = False
     derivatives: Mapping[str, Path] = field(default_factory=dict)
     method: str = 'transfer'
     model: Path | None = None
@@ -125,11 +162,18 @@ class RunConfig:
     site_average: str = 'auto'
     impute: tuple[str, ...] = ()
     include_contrast_enhanced: bool = False
+    skull_strip: str = 'auto'
+    ignore: tuple[str, ...] = ()
+    output_spaces: tuple[str, ...] = SPACES
+    export_fmriprep: bool = False
+    export_dir: Path | None = None
     device: str = 'auto'
     nprocs: int = 1
     omp_nthreads: int = 1
     memory_gb: float | None = None
+    low_mem: bool = False
     plugin_file: Path | None = None
+    resource_monitor: bool = False
     work_dir: Path = Path('work')
     clean_workdir: bool = False
     keep_workdir: bool = False
@@ -146,18 +190,33 @@ class RunConfig:
     random_seed: int = DEFAULT_SEED
     sloppy: bool = False
     dry_run: bool = False
+    write_graph: bool = False
     stop_on_first_crash: bool = False
     overwrite: bool = False
+    skip_existing: bool = False
     verbose: int = 0
+    reports_only: bool = False
+    report_3d: bool = False
+    aggregate_session_reports: int = DEFAULT_AGGREGATE
 
     def result_settings(self) -> dict:
         """The settings that change voxels, and nothing else (no folders, no resources)."""
-        names = ('method', 'target', 'detail', 'fusion', 'noise', 'site_average')
-        names += ('random_seed', 'sloppy')
-        return {name: _plain(getattr(self, name)) for name in names} | {
+        names = ('method', 'target', 'detail', 'fusion', 'noise', 'site_average', 'random_seed')
+        settings = {name: _plain(getattr(self, name)) for name in names} | {
             'impute': sorted(self.impute),
+            'sloppy': self.keeps_bias,
             'version': __version__,
         }
+        # Named where they are not the usual ones: results from before these options stay finished.
+        for name in ('skull_strip', 'output_spaces'):
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                settings[name] = _plain(getattr(self, name))
+        return settings
+
+    @property
+    def keeps_bias(self) -> bool:
+        """Whether bias fields are left where they are."""
+        return self.sloppy or 'bias-field' in self.ignore
 
     def to_toml(self, environment: Mapping | None = None) -> str:
         """The record as TOML, with what it ran on.

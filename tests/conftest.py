@@ -112,3 +112,180 @@ def make_head():
         return Volume(small.data * np.float32(400), affine), to_working
 
     return make
+
+
+@pytest.fixture(scope='session')
+def known_template():
+    """Make a registration to the template that is known instead of found: ``known_template(matrix)``.
+
+    It stands for :func:`harmony_app.imaging.registration.register_template`, which costs most of a run.
+    """
+    import numpy as np
+
+    from harmony_app.imaging.registration import TemplateRegistration
+    from harmony_app.imaging.template import load_template
+
+    def make(matrix: np.ndarray):
+        def register(volume, contrast=None, given=None):
+            template = load_template()
+            tissues = np.rint(template.tissues * 255).astype(np.uint8)
+            return TemplateRegistration(matrix, matrix, template.brain, tissues, 0.9)
+
+        return register
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def results_tree(tmp_path_factory, make_style):
+    """Results of a study on a coarse grid, written as the participant level writes them.
+
+    ``sub-01`` has a session whose T2w crashed and one that lies doubtfully; ``sub-02`` has words that
+    would be HTML, and a target that is a scan of ``sub-01``.
+    """
+    import numpy as np
+
+    from harmony_app.bids.atomic import write_json, write_table, write_text
+    from harmony_app.bids.derivatives import derivative_path, sidecar_path
+    from harmony_app.bids.entities import parse_name
+    from harmony_app.bids.publish import write_marker
+    from harmony_app.imaging.grid import SPACE, coarse_grid
+    from harmony_app.imaging.io import write_volume
+    from harmony_app.imaging.template import load_template
+    from harmony_app.imaging.volume import Volume
+    from harmony_app.workflows.summary import OUTCOME_COLUMNS
+    from harmony_app.workflows.writing import QC_COLUMNS
+
+    root = tmp_path_factory.mktemp('results')
+    run = '20260101-120000_0a1b2c3d'
+    shape, affine = coarse_grid(4)
+    template = load_template()
+    tissues = template.tissues.reshape(3, shape[0], 4, shape[1], 4, shape[2], 4).mean((2, 4, 6))
+    brain = tissues.sum(axis=0) > 0.5
+    levels = {'T1w': (0.7, 1.0, 0.2), 'FLAIR': (1.2, 1.0, 0.3)}
+    noise = np.random.default_rng(3).normal(0, 0.02, shape)
+    grid = {'space': SPACE, 'res': '1'}
+    hostile = '<script>alert("a & b")</script>'
+
+    def head(values):
+        data = np.tensordot(np.array(values), tissues, axes=1) + noise
+        return Volume(np.maximum(data, 0).astype(np.float32), affine)
+
+    def scan(name, target, method, site, notes=(), **added):
+        """Images, sidecars and the row of the quality table."""
+        entities, contrast, _ = parse_name(name)
+        before, after = levels[contrast], tuple(0.95 * level for level in levels[contrast])
+        for desc, values, peak in (('preproc', before, 1.0), ('harmonized', after, 1000.0)):
+            path = derivative_path(root, entities, contrast, desc=desc, **grid)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = head(values)
+            write_volume(path, image.with_data(image.data * np.float32(peak)))
+            fields = {'WhiteMatterPeak': peak, 'SkullStripped': False}
+            fields['SourceScan'] = {
+                'VoxelSize': [1.0, 1.0, 4.0 if contrast == 'FLAIR' else 1.0],
+                'ThickSlices': contrast == 'FLAIR',
+                'BiasFieldCorrected': True,
+                'Notes': list(notes),
+            }
+            if desc == 'harmonized':
+                fields |= {
+                    'HarmonizationMethod': method,
+                    'HarmonizationTarget': target,
+                    'HarmonizationSettings': {'Detail': 'transfer', 'Fusion': 'network'},
+                    'HarmonizationModelSHA256': 'ab' * 32,
+                    'HarmonyAppVersion': '0.1.0',
+                    'RandomSeed': 7,
+                    'Device': 'cpu',
+                }
+            write_json(sidecar_path(path), fields)
+        row = {'scan': name, 'contrast': contrast, 'site': site, 'method': method, 'target': target}
+        row |= {'edge_agreement': 0.98, 'registration_quality': 0.9, 'brain_ml': 1400.0}
+        for tissue, first, second in zip(('gm', 'wm', 'csf'), before, after, strict=True):
+            row |= {f'{tissue}_level_before': first, f'{tissue}_level_after': second}
+            row[f'{tissue}_level_target'] = second
+        return row | {'level_distance_before': 0.1, 'level_distance_after': 0.01} | added
+
+    def session(visit, rows, states, styles=()):
+        shared = parse_name(f'{visit}_T1w')[0]
+        path = derivative_path(root, shared, 'mask', desc='brain', **grid)
+        write_volume(path, Volume(brain.astype(np.float32), affine), np.uint8)
+        write_json(sidecar_path(path), {'Description': 'Brain mask of the registered template'})
+        for tissue, data in zip(('GM', 'WM', 'CSF'), tissues, strict=True):
+            path = derivative_path(root, shared, 'probseg', label=tissue, **grid)
+            write_volume(path, Volume(data.astype(np.float32), affine))
+        table = derivative_path(root, shared, 'qc', '.tsv', desc='harmonized')
+        write_table(table, list(QC_COLUMNS), rows)
+        told = {key: {'Description': text} for key, text in QC_COLUMNS.items()}
+        write_json(table.with_suffix('.json'), told)
+        if styles:
+            path = derivative_path(root, shared, 'qc', '.tsv', desc='style')
+            write_table(path, list(styles[0]), list(styles))
+        scans = {
+            name: {'status': status, 'message': words, 'exit_code': 0, 'files': []}
+            for name, status, words, _ in states
+        }
+        targets = {
+            c: make_style(c, row['target']).to_dict() for row in rows for c in [row['contrast']]
+        }
+        marker = {'session': visit, 'run': run, 'digest': '', 'scans': scans, 'files': []}
+        write_marker(root, visit, marker | {'targets': targets})
+        return [
+            {'scan': name, 'session': visit, 'status': status, 'message': words, 'crash': crash}
+            for name, status, words, crash in states
+        ]
+
+    t1w, flair, t2w = (f'sub-01_ses-a_{c}' for c in ('T1w', 'acq-2d_FLAIR', 'T2w'))
+    later, other = 'sub-01_ses-b_T1w', 'sub-02_T1w'
+    crash = 'crash-20260101-120100-user-harmonize-0.txt'
+    doubtful = 'registration to the template is doubtful (quality 0.41): look at the figure'
+    style_rows = [
+        {'result': t1w, 'scan': name, 'attention': weight, 'theta_1': x, 'theta_2': y}
+        for name, weight, x, y in ((t1w, 0.7, 0.1, 0.2), (flair, 0.3, 0.4, 0.9), ('target', None, 0.5, 0.5))
+    ]  # fmt: skip
+    thick = ('thick slices were brought to 1 mm by cubic B-splines',)
+    rows_a = [
+        scan(t1w, 'mprage-3t', 'haca3', 'A', artifact_level=0.05, artifact_flag='good'),
+        scan(flair, 'flair-3t', 'haca3', 'A', thick, artifact_level=0.2, artifact_flag='doubtful'),
+    ]
+    outcomes = session(
+        'sub-01_ses-a',
+        rows_a,
+        [(t1w, 'done', '', ''), (flair, 'done', '', ''), (t2w, 'failed', 'stopped; see /x', crash)],
+        style_rows,
+    )
+    rows_b = [scan(later, 'mprage-3t', 'haca3', 'B')]
+    outcomes += session('sub-01_ses-b', rows_b, [(later, 'done', doubtful, '')])
+    rows = [scan(other, 'sub-01_ses-a', 'nyul', hostile)]
+    outcomes += session(
+        'sub-02', rows, [(other, 'done', '', ''), ('sub-02_PDw', 'skipped', hostile, '')]
+    )
+    logs = root / 'logs' / run
+    write_table(logs / 'outcomes.tsv', OUTCOME_COLUMNS, outcomes)
+    write_text(logs / crash, 'Node: x\nTraceback\nRuntimeError: the <power> failed\n')
+    inputs = [
+        {
+            'path': f'{row["session"].replace("_", "/")}/anat/{row["scan"]}.nii.gz',
+            'contrast': row['scan'].rpartition('_')[2],
+            'entities': row['scan'].rpartition('_')[0].replace('_', ' '),
+            'status': 'use',
+        }
+        for row in outcomes
+    ]
+    inputs.append(
+        {
+            'path': 'sub-01/ses-a/anat/sub-01_ses-a_UNIT1.nii.gz',
+            'entities': 'sub-01 ses-a',
+            'status': 'skip',
+            'reason': hostile,
+        }
+    )
+    columns = ['path', 'volume', 'contrast', 'suffix', 'entities', 'site', 'status', 'reason']
+    write_table(logs / 'inputs.tsv', columns, inputs)
+    write_text(
+        logs / 'harmony_app.toml',
+        '[run]\nmethod = "haca3"\n'
+        'target = ["/a/folder/whose/name/does/not/end/on/a/narrow/screen/style.json"]\n'
+        'random_seed = 7\n\n[environment]\n'
+        'harmony_app = "0.1.0"\nnipype = "1.11.0"\ndevice_used = "cpu"\n',
+    )
+    return root

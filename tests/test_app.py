@@ -1,8 +1,10 @@
 """The participant level on small synthetic heads, interrupted, continued, and judged."""
 
+import copy
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,8 +19,6 @@ from harmony_app.bids.atomic import read_table
 from harmony_app.bids.transforms import read_itk_affine
 from harmony_app.cli import main
 from harmony_app.imaging.grid import SPACE, WORKING_AFFINE, WORKING_SHAPE
-from harmony_app.imaging.registration import TemplateRegistration
-from harmony_app.imaging.template import load_template
 from harmony_app.workflows import harmonizing, steps
 
 MNI = f'space-{SPACE}_res-1'
@@ -97,21 +97,15 @@ class Story:
 
 
 @pytest.fixture(scope='module')
-def story(tmp_path_factory, make_head, make_style):
+def story(tmp_path_factory, make_head, make_style, known_template):
     """Run the app three times: a crash in the middle, its continuation, and once more."""
     monkeypatch = pytest.MonkeyPatch()
     told = []
     monkeypatch.setattr(app, '_say', told.append)
     story = Story(tmp_path_factory.mktemp('story'), make_head, make_style)
 
-    def know_template(volume, contrast=None, given=None):
-        template = load_template()
-        tissues = np.rint(template.tissues * 255).astype(np.uint8)
-        matrix = story.to_working
-        return TemplateRegistration(matrix, matrix, template.brain, tissues, 0.9)
-
     module = 'harmony_app.imaging.registration'
-    monkeypatch.setattr(f'{module}.register_template', know_template)
+    monkeypatch.setattr(f'{module}.register_template', known_template(story.to_working))
     monkeypatch.setattr(f'{module}.register_rigid', lambda *_: np.eye(4))
 
     def crash(*_, **__):
@@ -133,7 +127,7 @@ def story(tmp_path_factory, make_head, make_style):
     story.prepared_again = len(prepared)
     story.results = digests(story.out)
 
-    story.code_again = story.run('--participant-label', '01')
+    story.code_again = story.run('--participant-label', '01', '--export-fmriprep')
     story.told_again = told[-1]
     story.results_again = digests(story.out)
     yield story
@@ -156,8 +150,12 @@ def test_a_crash_costs_its_session_and_says_where_to_look(story):
     crashes = list(story.out.glob('logs/*/crash-*harmonize*.txt'))
     assert len(crashes) == 2
     assert all('the power failed' in crash.read_text() for crash in crashes)
-    # Results of a session appear whole or not at all.
-    assert not [name for name in story.after_crash if name.startswith('sub-')]
+    # Results of a session appear whole or not at all; the pages tell what became of it.
+    there = [name for name in story.after_crash if name.startswith('sub-')]
+    assert there == ['sub-01.html', 'sub-02.html']
+    told = read_table(crashes[0].parent / 'outcomes.tsv')
+    assert [row['status'] for row in told] == ['failed'] * 3
+    assert {row['crash'] for row in told} == {crash.name for crash in crashes}
 
 
 def test_an_interrupted_run_continues_where_it_stopped(story):
@@ -172,6 +170,13 @@ def test_one_bad_scan_costs_that_scan_and_is_named(story):
     marker = json.loads((story.out / 'logs/sessions/sub-02.json').read_text())
     assert marker['scans']['sub-02_T1w']['exit_code'] == 65
     assert not (story.out / 'sub-02').exists()
+
+
+def test_the_end_says_where_everything_is_and_last_how_many_ended_how(story):
+    *_, results, logs, counts = story.told.splitlines()
+    assert results == f'results in {story.out}'
+    assert logs.startswith(f'settings and logs in {story.out / "logs"}')
+    assert counts.startswith('2 done, 1 failed, 0 skipped in ')
 
 
 def test_a_finished_session_is_not_computed_again(story):
@@ -192,14 +197,92 @@ def test_the_session_gives_these_files(anat):
     assert names == {'desc-harmonized_T1w.png', 'desc-harmonized_T2w.png'}
 
 
-def test_the_validator_finds_no_error(story):
+def test_the_export_holds_what_fmriprep_asks_for_and_nothing_else(story):
+    anat = story.out / 'derivatives/for-fmriprep/sub-01/ses-a/anat'
+    names = {path.name.removeprefix('sub-01_ses-a_') for path in anat.iterdir()}
+    wanted = ('desc-preproc_T1w', 'desc-preproc_T2w', 'desc-brain_mask')
+    assert names == {f'{name}{end}' for name in wanted for end in ('.nii.gz', '.json')}
+    assert 'exported sub-01_ses-a: sub-01_ses-a_T1w (the only one)' in story.told_again
+    t1w, t2w = (nib.load(anat / f'sub-01_ses-a_desc-preproc_{c}.nii.gz') for c in ('T1w', 'T2w'))
+    assert t1w.shape == t2w.shape
+    assert np.array_equal(t1w.affine, t2w.affine)
+
+
+def test_the_run_gives_these_files(story):
+    """All of them: change the list knowingly, and say in docs/outputs.md what a new one is."""
+    golden = (Path(__file__).parent / 'workflows' / 'golden_outputs.txt').read_text().split()
+    found = set()
+    for name in story.results:
+        name = re.sub(r'logs/\d{8}-\d{6}_[0-9a-f]{8}/', 'logs/RUN/', name)
+        found.add(re.sub(r'crash-\d{8}-\d{6}-.*', 'crash-TIME-USER-NODE-ID.txt', name))
+    assert sorted(found) == sorted(golden)
+
+
+def test_the_pages_say_what_happened(story):
+    page = (story.out / 'sub-01.html').read_text()
+    for name in ('sub-01_ses-a_T1w', 'sub-01_ses-a_T2w'):
+        assert f'<div id="{name}"></div>' in page
+    assert 'class="message good"' in page
+    assert page.count('data-stage="before"') == page.count('data-stage="target"') == 2
+    # the target's own curve: its style is kept with the session
+    assert page.count('class="line target"') == 2
+    assert 'histogram matching' in page
+    failed = (story.out / 'sub-02.html').read_text()
+    assert 'failed sub-02_T1w' in failed.split('<nav>')[0]
+    assert 'corrupt or truncated' in failed
+    assert 'No scan was harmonized, so there is nothing to cite.' in failed
+    text = (story.out / 'logs/CITATION.md').read_text()
+    assert '2 MR scans (T1w and T2w) of 1 session' in text
+    assert 'Gorgolewski et al., 2016' in text
+    assert '@article{gorgolewski2016,' in (story.out / 'logs/CITATION.bib').read_text()
+
+
+def test_pages_are_made_again_without_the_input(story, tmp_path):
+    out = tmp_path / 'out'
+    shutil.copytree(story.out, out)
+    page = (out / 'sub-01.html').read_text()
+    (out / 'sub-01.html').unlink()
+    gone = tmp_path / 'gone'
+    assert main([str(gone), str(out), 'participant', '--reports-only', '-w', str(tmp_path)]) == 0
+    assert (out / 'sub-01.html').read_text() == page
+    label = ['--reports-only', '--participant-label', '09', '-w', str(tmp_path)]
+    assert main([str(gone), str(out), 'participant', *label]) == 66
+
+
+def test_a_page_that_fails_costs_no_result_and_is_told(story, tmp_path, monkeypatch):
+    from harmony_app.workflows import reporting
+
+    later = copy.copy(story)
+    later.out = tmp_path / 'out'
+    shutil.copytree(story.out, later.out)
+    (later.out / 'sub-01.html').unlink()
+
+    def fail(*_, **__):
+        raise RuntimeError('no ink')
+
+    told = []
+    monkeypatch.setattr(app, '_say', told.append)
+    monkeypatch.setattr(reporting, 'write_report', fail)
+    assert later.run('--participant-label', '01') == 1
+    assert 'failed report of sub-01: RuntimeError: no ink' in told[-1]
+    assert '2 done, 0 failed, 0 skipped (2 were done before)' in told[-1]
+    images = {name: value for name, value in story.results.items() if name.startswith('sub-01/')}
+    assert images.items() <= digests(later.out).items()
+    monkeypatch.undo()
+    # The next run makes up for it.
+    assert later.run('--participant-label', '01') == 0
+    assert (later.out / 'sub-01.html').is_file()
+
+
+@pytest.mark.parametrize('tree', ['.', 'derivatives/for-fmriprep'])
+def test_the_validator_finds_no_error(story, tree):
     validator = shutil.which('bids-validator-deno') or shutil.which(
         'bids-validator-deno', path=Path(sys.executable).parent
     )
     if not validator:
         pytest.skip('bids-validator-deno is not installed')
     done = subprocess.run(
-        [validator, str(story.out), '--format', 'json'],
+        [validator, str(story.out / tree), '--format', 'json'],
         capture_output=True,
         text=True,
         check=False,
@@ -317,7 +400,7 @@ def test_two_runs_with_nothing_faked_give_the_same_bytes(tmp_path, make_head, ma
             env=os.environ | {'HOME': '/nonexistent'},
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-2] == '1 done, 0 failed, 0 skipped'
+        assert done.stdout.splitlines()[-1].startswith('1 done, 0 failed, 0 skipped in ')
         results.append({k: v for k, v in digests(out).items() if k.endswith('.nii.gz')})
         # Scratch of a written session is cleared away.
         assert not list((tmp_path / f'work{number}').rglob('*.zip'))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from harmony_app import __version__
-from harmony_app.cli import main, make_config, make_parser, parse_memory
+from harmony_app.cli import main, make_config, make_parser
+from harmony_app.cli_types import parse_memory
 from harmony_app.config import RunConfig
 from harmony_app.errors import OptionError
 
@@ -97,6 +98,19 @@ def test_scratch_is_never_the_current_folder():
     work_dir = config_of().work_dir
     assert work_dir.is_absolute()
     assert Path.cwd() not in (work_dir, *work_dir.parents)
+
+
+def test_options_of_reports_reach_the_settings():
+    plain = config_of()
+    assert (plain.reports_only, plain.report_3d, plain.aggregate_session_reports) == (
+        False,
+        False,
+        4,
+    )
+    given = config_of('--reports_only', '--report-3d', '--aggregate-session-reports', '2')
+    assert (given.reports_only, given.report_3d, given.aggregate_session_reports) == (True, True, 2)
+    assert RunConfig.from_toml(given.to_toml()) == given
+    assert given.result_settings() == plain.result_settings()
 
 
 def test_settings_survive_toml(tmp_path):

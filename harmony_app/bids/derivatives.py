@@ -226,6 +226,8 @@ Each scan of the input in the contrast of one target.
 - `*_xfm.txt`: transforms, ITK text.
 - `*_desc-harmonized_qc.tsv`: tissue profile of each scan before, after and of the target.
 - `*_desc-style_qc.tsv`: contrast, artifact and attention values of the networks.
+- `sub-*.html`: the report of each participant; open it in any browser.
 - `sub-*/figures/`: each scan before and after, in one intensity window.
-- `logs/`: for each run its settings, the list of inputs used or skipped and why, and errors.
+- `logs/`: for each run its settings, the list of inputs used or skipped and why, and errors;
+  `CITATION.md` says what to write and to cite in a paper.
 """

@@ -10,7 +10,7 @@ from harmony_app.bids.atomic import write_table
 from harmony_app.bids.entities import ENTITY_ORDER, clean_label, parse_name
 from harmony_app.bids.filters import Selection, rejects
 from harmony_app.bids.metadata import Metadata
-from harmony_app.errors import InputError, SelectionError
+from harmony_app.errors import InputError, OutputError, SelectionError
 from harmony_app.methods.base import CONTRASTS
 
 logger = logging.getLogger('harmony_app')
@@ -35,8 +35,8 @@ class ScanInput:
 
     Parameters
     ----------
-    path : Path
-        Image file.
+    path : Path or None
+        Image file; None where a workflow is built before the file is there.
     subject : str
         Label without ``sub-``.
     session : str or None
@@ -51,7 +51,7 @@ class ScanInput:
         Scanner and protocol, where known.
     """
 
-    path: Path
+    path: Path | None
     subject: str
     session: str | None
     contrast: str
@@ -177,7 +177,9 @@ def select_participants(root: Path, wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(label for label in existing if not wanted or label in wanted)
 
 
-def discover(root: Path, selection: Selection) -> Inventory:
+def discover(
+    root: Path, selection: Selection, database: Path | None = None, wipe: bool = False
+) -> Inventory:
     """Find the scans of a dataset.
 
     PyBIDS indexes the selected participants; no image data are read, headers only.
@@ -188,17 +190,27 @@ def discover(root: Path, selection: Selection) -> Inventory:
         Raw BIDS dataset.
     selection : Selection
         What the user wants.
+    database : Path, optional
+        Folder in which PyBIDS keeps its index; all participants are indexed then.
+    wipe : bool
+        Make that index anew.
 
     Raises
     ------
+    OutputError
+        Where the index cannot be kept there.
     InputError
-        Where no image of a wanted contrast is there; the message says what is.
+        Where no image of a wanted contrast is there (the message says what is), or the index is
+        of another dataset.
     SelectionError
         Where a participant or session is unknown, or the filters leave nothing.
     """
     root = Path(root).resolve()
     participants = select_participants(root, selection.participants)
-    paths = _index(root, participants)
+    if database is None:
+        paths = _index(root, participants)
+    else:
+        paths = _read_index(root, participants, database, wipe)
     metadata = Metadata(root)
     rows: list[Row] = []
     named: set[tuple] = set()
@@ -216,7 +228,9 @@ def discover(root: Path, selection: Selection) -> Inventory:
     return inventory
 
 
-def _index(root: Path, participants: Sequence[str]) -> list[Path]:
+def _index(
+    root: Path, participants: Sequence[str], database: Path | None = None, wipe: bool = False
+) -> list[Path]:
     """Images of the ``anat`` folders of the participants, by PyBIDS."""
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
@@ -231,9 +245,30 @@ def _index(root: Path, participants: Sequence[str]) -> list[Path]:
             re.compile(r'/(func|dwi|fmap|perf|eeg|meg|ieeg|pet|beh|micr|nirs|motion|mrs)(/|$)'),
         ],
     )
-    layout = BIDSLayout(root, validate=False, indexer=indexer)
+    kept = {} if database is None else {'database_path': database, 'reset_database': wipe}
+    layout = BIDSLayout(root, validate=False, indexer=indexer, **kept)
     files = layout.get(extension=['.nii', '.nii.gz'], return_type='filename')
     return sorted(Path(file) for file in files if Path(file).parent.name == 'anat')
+
+
+def _read_index(root: Path, participants: Sequence[str], database: Path, wipe: bool) -> list[Path]:
+    """Images of the participants by an index that is kept, of all participants."""
+    everyone = list_participants(root)
+    try:
+        database.mkdir(parents=True, exist_ok=True)
+        files = _index(root, everyone, database, wipe)
+    except OSError as error:
+        raise OutputError(
+            f'--bids-database-dir {database} cannot be used ({error.strerror}); give another folder'
+        ) from error
+    outside = [path for path in files if root not in path.parents]
+    if outside:
+        raise InputError(
+            f'--bids-database-dir {database} is the index of another dataset ({outside[0]}); '
+            'give --bids-database-wipe, or another folder'
+        )
+    folders = {f'sub-{label}' for label in participants}
+    return [path for path in files if path.relative_to(root).parts[0] in folders]
 
 
 def _judge(path: Path, selection: Selection, metadata: Metadata) -> list[Row]:

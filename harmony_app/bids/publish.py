@@ -26,10 +26,20 @@ def read_marker(root: Path, session: str) -> dict | None:
     return marker if isinstance(marker, dict) else None
 
 
-def is_finished(root: Path, session: str, digest: str) -> bool:
-    """Whether the results of a session are there, whole, and of these settings and inputs."""
+def is_finished(root: Path, session: str, digest: str | None) -> bool:
+    """Whether the results of a session are there, whole, and of these settings and inputs.
+
+    Parameters
+    ----------
+    root : Path
+        Output folder.
+    session : str
+        Name of the session.
+    digest : str or None
+        Hash of settings and inputs; None for whatever they were.
+    """
     marker = read_marker(root, session)
-    if not marker or marker.get('digest') != digest:
+    if not marker or digest not in (None, marker.get('digest')):
         return False
     scans = marker.get('scans', {})
     files = [file for scan in scans.values() for file in scan['files']] + marker.get('files', [])

@@ -225,7 +225,7 @@ def _trilinear(
 
 
 def align_template(
-    volume: Volume, start: np.ndarray | None = None
+    volume: Volume, start: np.ndarray | None = None, bare: bool | None = None
 ) -> tuple[np.ndarray, float, np.ndarray]:
     """Affine of template mm to scan mm: by the whole head, then by the tissues.
 
@@ -235,6 +235,8 @@ def align_template(
         Scan in RAS, bias-corrected, whole head or brain.
     start : ndarray, shape (4, 4), optional
         Template mm to scan mm where this is known already: it is only climbed from there.
+    bare : bool, optional
+        Whether the scan shows a brain only; by default its background tells.
 
     Returns
     -------
@@ -247,7 +249,7 @@ def align_template(
     """
     if start is None:
         middle = Score(prepare(volume, 4.0), 4)
-        head = max(align_head(volume), key=lambda m: middle(m)[0])
+        head = max(align_head(volume, bare), key=lambda m: middle(m)[0])
         starts = [head, *_other_starts(middle, head)]
     else:
         usual = _about_centre(USUAL_SIZE * np.eye(3), np.zeros(3))

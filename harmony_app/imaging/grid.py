@@ -5,6 +5,9 @@ import numpy as np
 SPACE = 'MNI152NLin2009aSym'
 """TemplateFlow-style name of the space that the ICBM 2009a symmetric template of nilearn defines."""
 
+SPACES = ('native', SPACE)
+"""Grids that results can lie on: that of the scan itself, and the working grid."""
+
 WORKING_SHAPE = (192, 224, 192)
 """Voxels of the working grid; x covers -96..95, y -128..95, z -84..107 mm."""
 

@@ -62,13 +62,15 @@ def head_template(stripped: bool) -> np.ndarray:
     return resample(Volume(image.astype(np.float32), WORKING_AFFINE), shape, affine, order=1).data
 
 
-def align_head(volume: Volume) -> list[np.ndarray]:
+def align_head(volume: Volume, bare: bool | None = None) -> list[np.ndarray]:
     """Affine alignments of a scan to the template, from several starts.
 
     Parameters
     ----------
     volume : Volume
         Bias-corrected scan in RAS.
+    bare : bool, optional
+        Whether it shows a brain only; by default its background tells.
 
     Returns
     -------
@@ -77,7 +79,8 @@ def align_head(volume: Volume) -> list[np.ndarray]:
     """
     ants = import_ants()
     moving, centre, top = _upper_head(volume)
-    fixed = to_ants(head_template(is_skull_stripped(volume)), coarse_grid(STEP)[1])
+    bare = is_skull_stripped(volume) if bare is None else bare
+    fixed = to_ants(head_template(bare), coarse_grid(STEP)[1])
     image = to_ants(moving.data, moving.affine)
     starts = [centre, np.array([centre[0], centre[1], top - 82.0])]
     found = []

@@ -78,7 +78,10 @@ class TemplateRegistration:
 
 
 def register_template(
-    volume: Volume, contrast: str | None = None, given: np.ndarray | None = None
+    volume: Volume,
+    contrast: str | None = None,
+    given: np.ndarray | None = None,
+    bare: bool | None = None,
 ) -> TemplateRegistration:
     """Put a scan on the template.
 
@@ -92,6 +95,8 @@ def register_template(
     given : ndarray, shape (4, 4), optional
         RAS mm of the scan to mm of the working grid, known from elsewhere. It is taken as it is;
         only sizes and the deformation of the maps are sought from there.
+    bare : bool, optional
+        Whether the scan shows a brain only; by default its background tells.
 
     Returns
     -------
@@ -99,7 +104,7 @@ def register_template(
         Poor quality is reported, never hidden.
     """
     start = None if given is None else np.linalg.inv(given)
-    matrix, score, intensities = align_template(volume, start)
+    matrix, score, intensities = align_template(volume, start, bare)
     affine = np.linalg.inv(matrix)
     rigid = closest_rigid(affine) if given is None else np.asarray(given, np.float64)
     brain, tissues, gain = _carry_maps(volume, rigid, matrix, intensities)
@@ -112,7 +117,9 @@ def register_template(
     bright = float(np.median(shown[inside])) if inside.any() else 0.0
     overlap = float((shown[inside] > 0.1 * bright).mean()) if bright > 0 else 0.0
     around = ndimage.binary_dilation(inside, iterations=5) & ~ndimage.binary_dilation(inside)
-    bare = bright > 0 and float((shown[around] > 0.15 * bright).mean()) < 0.05
+    if bare is None:
+        dark = bright > 0 and float((shown[around] > 0.15 * bright).mean()) < 0.05
+        bare = dark or is_skull_stripped(volume)
     measures = {'explained': score, 'explained_warped': gain, 'litres': litres, 'overlap': overlap}
     return TemplateRegistration(
         affine=affine,
@@ -120,7 +127,7 @@ def register_template(
         brain=brain,
         tissues=tissues,
         quality=_quality(max(score, gain), litres, overlap),
-        skull_stripped=bare or is_skull_stripped(volume),
+        skull_stripped=bare,
         measures={name: round(value, 4) for name, value in measures.items()},
     )
 

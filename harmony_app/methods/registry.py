@@ -75,6 +75,18 @@ def get_method(
     return make(**options)
 
 
+def method_takes(name: str, option: str) -> bool:
+    """Whether a method has an option.
+
+    Examples
+    --------
+    >>> method_takes('haca3', 'batch'), method_takes('nyul', 'batch')
+    (True, False)
+    """
+    method = _find_class(name)
+    return option in inspect.signature(method.load if method.needs_training else method).parameters
+
+
 def packaged_model(name: str) -> Path:
     """Folder of the model of a method that comes with the package.
 

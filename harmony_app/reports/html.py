@@ -1,34 +1,18 @@
-"""A page that stands alone: style and pictures inside, no script, readable anywhere."""
+"""A page that stands alone: style, pictures and scripts inside, readable anywhere, and without a script."""
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from importlib.resources import files
 from urllib.parse import quote
 
 LONGEST_TABLE = 500
 """Rows of a table that a page shows; the file beside it has them all."""
 
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
-  max-width: 72rem; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
-h1 { font-size: 1.7rem; margin: 1rem 0 .2rem; }
-h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem; border-bottom: 1px solid #ccc; }
-h3 { font-size: 1.05rem; margin: 1.4rem 0 .4rem; }
-nav a { margin-right: 1rem; }
-img { max-width: 100%; height: auto; display: block; margin: .5rem 0; }
-.wide { overflow-x: auto; margin: .5rem 0 1rem; }
-table { border-collapse: collapse; font-size: .85rem; }
-caption { text-align: left; color: #555; padding-bottom: .3rem; }
-th, td { padding: .2rem .6rem; border-bottom: 1px solid #e3e3e3; text-align: left;
-  white-space: nowrap; }
-th { background: #f4f4f4; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-th[title] { text-decoration: underline dotted #999; cursor: help; }
-summary { cursor: pointer; margin: .5rem 0; }
-.note { color: #555; }
-"""
+LONGEST_LINE = 48
+"""Characters of a cell that stay on one line."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +25,23 @@ class Link:
         Words.
     path : str
         Path relative to the page, with slashes.
+    fragment : str
+        Part of that page.
     """
 
     text: str
     path: str
+    fragment: str = ''
 
 
-def page(title: str, introduction: str, sections: Mapping[str, str]) -> str:
+def asset(name: str) -> str:
+    """Text of a file that comes with the reports: a style sheet or a script."""
+    return (files('harmony_app.reports') / name).read_text(encoding='utf-8')
+
+
+def page(
+    title: str, introduction: str, sections: Mapping[str, str], scripts: Sequence[str] = ()
+) -> str:
     """Put a page together.
 
     Parameters
@@ -58,6 +52,8 @@ def page(title: str, introduction: str, sections: Mapping[str, str]) -> str:
         HTML.
     sections : mapping of str to str
         Heading, words, and content, HTML.
+    scripts : sequence of str, optional
+        JavaScript; the page allows these, by their hashes, and no other.
 
     Returns
     -------
@@ -70,14 +66,21 @@ def page(title: str, introduction: str, sections: Mapping[str, str]) -> str:
         f'<section id="part{n}">\n<h2>{escape(heading)}</h2>\n{sections[heading]}\n</section>'
         for n, heading in names
     )
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    policy = (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; connect-src 'none'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    if scripts:
+        policy += f'; script-src {" ".join(map(_source_of, scripts))}'
+    style = asset('assets/page.css')
+    ending = ''.join(f'<script>{script}</script>\n' for script in scripts)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n'
+        f'<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n'
         f'<h1>{escape(title)}</h1>\n{introduction}\n<nav>{contents}</nav>\n{body}\n'
-        '</body>\n</html>\n'
+        f'{ending}</body>\n</html>\n'
     )
 
 
@@ -112,6 +115,44 @@ def image(png: bytes, description: str) -> str:
     """A picture inside the page; the description is for those who do not see it."""
     data = base64.b64encode(png).decode('ascii')
     return f'<img src="data:image/png;base64,{data}" alt="{escape(description)}">'
+
+
+def link(to: Link) -> str:
+    """Words that lead somewhere.
+
+    Examples
+    --------
+    >>> link(Link('one', 'sub-01.html', 'part2'))
+    '<a href="sub-01.html#part2">one</a>'
+    """
+    part = f'#{quote(to.fragment)}' if to.fragment else ''
+    return f'<a href="{escape(quote(to.path) + part)}">{escape(to.text)}</a>'
+
+
+def message(kind: str, label: str, text: str) -> str:
+    """A sentence that must not be overlooked: ``failed``, ``doubtful`` or ``good``.
+
+    Examples
+    --------
+    >>> message('good', 'all well', '1 scan')
+    '<p class="message good"><strong>all well</strong> 1 scan</p>'
+    """
+    return f'<p class="message {kind}"><strong>{escape(label)}</strong> {escape(text)}</p>'
+
+
+def facts(pairs: Mapping[str, str]) -> str:
+    """Short facts in a row, each with its name.
+
+    Examples
+    --------
+    >>> facts({'method': 'nyul'})
+    '<ul class="facts"><li>method: <b>nyul</b></li></ul>'
+    """
+    return (
+        '<ul class="facts">'
+        + ''.join(f'<li>{escape(k)}: <b>{escape(v)}</b></li>' for k, v in pairs.items())
+        + '</ul>'
+    )
 
 
 def folded(title: str, content: str) -> str:
@@ -162,13 +203,22 @@ def table(rows: Sequence[Mapping], columns: Mapping[str, str], caption: str = ''
     return text
 
 
+def _source_of(script: str) -> str:
+    """What a security policy calls a script."""
+    if '</script' in script.lower():
+        raise ValueError('a script that holds its own end cannot stand in a page')
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')
+    return f"'sha256-{digest}'"
+
+
 def _cell(value) -> str:
     if value is None or value == '':
         return '<td>n/a</td>'
     if isinstance(value, Link):
-        return f'<td><a href="{escape(quote(value.path))}">{escape(value.text)}</a></td>'
+        return f'<td>{link(value)}</td>'
     if isinstance(value, float):
         return f'<td class="number">{value:.4g}</td>'
     if isinstance(value, int) and not isinstance(value, bool):
         return f'<td class="number">{value}</td>'
-    return f'<td>{escape(str(value))}</td>'
+    words = ' class="words"' if len(str(value)) > LONGEST_LINE else ''
+    return f'<td{words}>{escape(str(value))}</td>'

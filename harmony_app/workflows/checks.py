@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harmony_app import __version__
 from harmony_app.bids.discovery import ScanInput
 from harmony_app.config import RunConfig
 from harmony_app.errors import (
@@ -19,10 +20,14 @@ from harmony_app.errors import (
     ScanError,
 )
 from harmony_app.methods.base import Method
-from harmony_app.methods.registry import get_method, packaged_model
+from harmony_app.methods.registry import get_method, method_takes, packaged_model
 from harmony_app.workflows.targets import Targets
 
 logger = logging.getLogger('harmony_app')
+
+
+LOW_BATCH = 4
+"""Slices at a time with ``--low-mem``."""
 
 
 class DatasetError(HarmonyError):
@@ -66,9 +71,17 @@ def check_dataset(root: Path, skip_validation: bool = False) -> dict:
 def check_input_folder(root: Path) -> None:
     """Raise InputError where the input is no folder."""
     if not root.is_dir():
-        raise InputError(
-            f'{root} is no folder (bids_dir); in a container, check that it is mounted'
-        )
+        raise InputError(f'{root} is no folder (bids_dir){_mount_hint(root)}')
+
+
+def _mount_hint(root: Path) -> str:
+    """What is most often wrong with a folder inside a container, and outside of one."""
+    kind = os.environ.get('HARMONY_CONTAINER_TYPE')
+    if kind == 'docker':
+        return f': mount it, docker run -v /my/bids:{root}:ro ...'
+    if kind:
+        return f': bind it, apptainer run -B /my/bids:{root}:ro ...'
+    return '; in a container, check that it is mounted'
 
 
 def check_folders(config: RunConfig) -> None:
@@ -102,9 +115,16 @@ def check_folders(config: RunConfig) -> None:
         raise OptionError(f'--work-dir {config.work_dir} lies in the input dataset; move it out')
     if work == out:
         raise OptionError(f'--work-dir {config.work_dir} is the output folder; give another')
+    if config.export_dir:
+        _check_export(config.export_dir, raw, out)
+    _warn_of_version(out)
+    if config.resource_monitor and not os.path.exists('/proc/self/statm'):
+        raise OptionError('--resource-monitor reads /proc, which this system lacks; leave it out')
     if not config.dry_run:
         _probe(config.output_dir, 'output_dir')
         _probe(config.work_dir, '--work-dir')
+        if config.export_dir:
+            _probe(config.export_dir, '--export-dir')
 
 
 def check_device(device: str) -> str:
@@ -218,11 +238,19 @@ def check_measured(method: Method, targets: Targets) -> None:
 
 def method_options(config: RunConfig) -> dict:
     """Settings of the method that were given on the command line."""
-    return {
+    options = {
         name: getattr(config, name)
         for name in ('detail', 'fusion', 'noise')
         if getattr(config, name) is not None
     }
+    slices = method_takes(config.method, 'batch')
+    if config.batch_size is not None and not slices:
+        raise OptionError(
+            f'--batch-size: method {config.method} sends no slices through a network; leave it out'
+        )
+    if slices and (config.batch_size or config.low_mem):
+        options['batch'] = config.batch_size or LOW_BATCH
+    return options
 
 
 def read_plugin(path: Path) -> tuple[str, dict]:
@@ -244,6 +272,33 @@ def read_plugin(path: Path) -> tuple[str, dict]:
     if not isinstance(content, Mapping) or not isinstance(content.get('plugin'), str):
         raise OptionError(f'--use-plugin {path} names no plugin (plugin: SLURM, plugin_args: ...)')
     return content['plugin'], dict(content.get('plugin_args') or {})
+
+
+def _warn_of_version(out: Path) -> None:
+    """Say that the results in a folder are of another version."""
+    try:
+        text = (out / 'dataset_description.json').read_text(encoding='utf-8')
+        makers = json.loads(text).get('GeneratedBy', [])
+        versions = [m.get('Version') for m in makers if m.get('Name') == 'harmony-app']
+    except (OSError, ValueError, AttributeError):
+        return
+    if versions and __version__ not in versions:
+        logger.warning(
+            'output_dir %s holds results of harmony-app %s, and this is %s: their voxels may differ; '
+            'keep one version for a study, or give another folder',
+            out,
+            versions[0],
+            __version__,
+        )
+
+
+def _check_export(folder: Path, raw: Path, out: Path) -> None:
+    """Refuse to export into the input or over the results."""
+    export = folder.resolve()
+    if export == out or export in out.parents:
+        raise OptionError(f'--export-dir {folder} holds the results; give a folder of its own')
+    if export == raw or (raw in export.parents and raw / 'derivatives' not in export.parents):
+        raise OptionError(f'--export-dir {folder} lies in the input dataset; give another folder')
 
 
 def _probe(folder: Path, what: str) -> None:

@@ -5,16 +5,17 @@ measured is left out with a sentence that says why; nothing is NaN.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from harmony_app.errors import ScanError
-from harmony_app.imaging.profile import CERTAIN, MINIMUM_VOXELS, TISSUES
+from harmony_app.imaging.profile import TISSUES
 from harmony_app.imaging.volume import Volume
 from harmony_app.workflows.evaluation_inputs import ResultScan, ScanPair
+from harmony_app.workflows.result_images import ResultImages, read_images, tissue_regions
 
 STAGES = ('before', 'after')
 """Before and after harmonization: ``desc-preproc`` and ``desc-harmonized``."""
@@ -29,7 +30,6 @@ STEP = 2
 """Edge in mm of the voxels that tissues are segmented in."""
 
 _SHARES = (np.arange(1000) + 0.5) / 1000
-_LIKELY = 0.5
 _Result = TypeVar('_Result')
 
 
@@ -82,15 +82,6 @@ def contrasts_of(scans: Sequence[Measured]) -> list[str]:
     return list(dict.fromkeys(measured.scan.contrast for measured in scans))
 
 
-@dataclass(frozen=True)
-class _Images:
-    """A scan before and after, white-matter peak at 1, and its mask and maps (0 to 1)."""
-
-    stages: dict[str, Volume]
-    brain: np.ndarray
-    tissues: np.ndarray
-
-
 def measure_scan(root: Path, scan: ResultScan) -> ScanMeasures:
     """Measure a scan before and after harmonization.
 
@@ -117,7 +108,7 @@ def measure_scan(root: Path, scan: ResultScan) -> ScanMeasures:
     values: dict[str, float] = {}
     intensities, volumes, features = {}, {}, {}
     brain, tissues = images.brain, images.tissues
-    regions = _attempt(notes, scan.name, lambda: _regions(images))
+    regions = _attempt(notes, scan.name, lambda: tissue_regions(images))
     for stage, volume in images.stages.items():
         data, told = volume.data, f'{scan.name} {stage}'
         if regions is not None:
@@ -290,8 +281,8 @@ def site_distances(
     return rows
 
 
-def _read(root: Path, scan: ResultScan) -> _Images:
-    """Images of a scan on one grid.
+def _read(root: Path, scan: ResultScan) -> ResultImages:
+    """Images of a scan on one grid, white-matter peak at 1.
 
     Raises
     ------
@@ -301,41 +292,18 @@ def _read(root: Path, scan: ResultScan) -> _Images:
         For several grids, or white matter that is not seen.
     """
     from harmony_app.imaging.intensity import white_matter_peak
-    from harmony_app.imaging.io import read_scan
 
-    volumes = {
-        'before': read_scan(scan.image(root, 'preproc')).volume,
-        'after': read_scan(scan.image(root, 'harmonized')).volume,
-    }
-    brain = read_scan(scan.brain(root)).volume.data > 0.5
-    tissues = np.stack([read_scan(path).volume.data for path in scan.tissues(root)])
-    shapes = {volume.shape for volume in volumes.values()} | {brain.shape, tissues.shape[1:]}
-    if len(shapes) > 1:
-        raise ValueError(f'its images, mask and maps have several shapes: {sorted(shapes)}')
+    images = read_images(root, scan)
     stages = {
         stage: volume.with_data(
-            volume.data / np.float32(white_matter_peak(volume.data, brain, tissues))
+            volume.data / np.float32(white_matter_peak(volume.data, images.brain, images.tissues))
         )
-        for stage, volume in volumes.items()
+        for stage, volume in images.stages.items()
     }
-    return _Images(stages, brain, tissues)
+    return replace(images, stages=stages)
 
 
-def _regions(images: _Images) -> dict[str, np.ndarray]:
-    """Brain and sure tissue, where the scan shows something; tissues share no voxel."""
-    seen = images.brain & (images.stages['before'].data > 0)
-    regions = {'brain': seen}
-    for name, tissue in zip(TISSUES, images.tissues, strict=True):
-        sure = seen & (tissue >= CERTAIN)
-        if np.count_nonzero(sure) < MINIMUM_VOXELS:
-            sure = seen & (tissue > _LIKELY)
-        if not sure.any():
-            raise ValueError(f'its map shows no {name} inside the brain')
-        regions[name] = sure
-    return regions
-
-
-def _lesion_ratios(scan: ResultScan, images: _Images, white: np.ndarray) -> dict[str, float]:
+def _lesion_ratios(scan: ResultScan, images: ResultImages, white: np.ndarray) -> dict[str, float]:
     """Lesions over normal-appearing white matter at every stage."""
     from harmony_app.evaluation.contrast import lesion_ratio
     from harmony_app.workflows.lesions import normal_white_matter, read_lesions

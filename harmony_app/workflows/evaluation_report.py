@@ -1,6 +1,5 @@
 """The page of the evaluation: what was compared, pictures by site, tables, outliers."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,14 +13,14 @@ from harmony_app.reports.html import Link, folded, heading, image, items, page, 
 from harmony_app.workflows.evaluation_inputs import ResultScan
 from harmony_app.workflows.evaluation_measures import STAGES
 from harmony_app.workflows.evaluation_tables import TABLES
+from harmony_app.workflows.group_page import UNKNOWN, scan_link
 
-UNKNOWN = 'unknown site'
 FARTHEST = 3
 """Scans of each contrast that are listed for the largest distance and the lowest agreement."""
 
 _PICTURES = {'pca': 'PCA', 'tsne': 't-SNE'}
 _OUTLIER_COLUMNS = {
-    'scan': 'Scan, with a link to its figure',
+    'scan': 'Scan, with a link to its page',
     'contrast': 'Contrast',
     'site': 'Scanner and protocol',
     'reason': 'Why it is listed',
@@ -62,7 +61,7 @@ def evaluation_page(
     walks : sequence of (bytes, str)
         Pictures of images between the thetas, and what they show.
     """
-    links = {scan.name: _figure_link(root, scan) for scan in scans}
+    links = {scan.name: scan_link(root, scan) for scan in scans}
     outliers = outlier_rows(tables['scans'])
     sections = {}
     if results:
@@ -183,7 +182,7 @@ def _told(scans: Sequence[ResultScan], key: str) -> list[str]:
     return sorted({scan.quality[key] for scan in scans if key in scan.quality}) or ['not known']
 
 
-def _outliers(rows: Sequence[Mapping], links: Mapping[str, str | None]) -> str:
+def _outliers(rows: Sequence[Mapping], links: Mapping[str, Link | None]) -> str:
     if not rows:
         return paragraph(
             'No scan to look at: every registration is good, no scan is known to be poor, and there '
@@ -192,7 +191,7 @@ def _outliers(rows: Sequence[Mapping], links: Mapping[str, str | None]) -> str:
     words = (
         f'Every registration of a quality below {GOOD_QUALITY:g}, every scan whose artifacts are '
         f'poor, and the {FARTHEST} farthest scans '
-        'of each contrast, which some scans always are. Follow a link to the figure.'
+        'of each contrast, which some scans always are. Follow a link to look.'
     )
     return paragraph(words, note=True) + table(_linked(rows, links), _OUTLIER_COLUMNS)
 
@@ -348,7 +347,7 @@ _SITES = (
 
 
 def _section(
-    name: str, rows: Sequence[Mapping], words: str, links: Mapping[str, str | None]
+    name: str, rows: Sequence[Mapping], words: str, links: Mapping[str, Link | None]
 ) -> str:
     columns = TABLES[name]
     text = paragraph(words, note=True) if words else ''
@@ -361,16 +360,10 @@ def _section(
     return text + (folded(f'{len(rows)} rows', shown) if name in ('scans', 'pairs') else shown)
 
 
-def _linked(rows: Sequence[Mapping], links: Mapping[str, str | None]) -> list[dict]:
-    """Rows whose scans lead to their figures."""
+def _linked(rows: Sequence[Mapping], links: Mapping[str, Link | None]) -> list[dict]:
+    """Rows whose scans lead to their pages, or to their figures."""
     linked = []
     for row in rows:
         found = {key: links.get(row[key]) for key in ('scan', 'other_scan') if key in row}
-        added = {key: Link(row[key], path) for key, path in found.items() if path}
-        linked.append({**row, **added})
+        linked.append({**row, **{key: to for key, to in found.items() if to}})
     return linked
-
-
-def _figure_link(root: Path, scan: ResultScan) -> str | None:
-    figure = scan.figure(root)
-    return Path(os.path.relpath(figure, root)).as_posix() if figure.is_file() else None

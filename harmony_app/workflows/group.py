@@ -4,11 +4,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harmony_app.bids.atomic import write_json, write_table
+from harmony_app.bids.atomic import write_json, write_table, write_text
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.workflows.writing import QC_COLUMNS
 
 STAGES = ('before', 'after')
+
+REPORT = 'group_report.html'
+"""Page of the group level; ``group.html`` is that of the evaluation."""
 
 SUMMARY_COLUMNS = {
     'contrast': 'Contrast',
@@ -38,8 +41,9 @@ def gather(
     """Gather the quality tables of all participants.
 
     Writes ``group_<contrast>.tsv`` with one row for each scan, ``group_summary.tsv`` with
-    one row for each contrast and site, and a JSON dictionary beside each. The table of a
-    contrast that was asked for and has no results any more is removed.
+    one row for each contrast and site, a JSON dictionary beside each, and the page
+    ``group_report.html``. The table of a contrast that was asked for and has no results any
+    more is removed.
 
     Parameters
     ----------
@@ -70,19 +74,22 @@ def gather(
         ]
         lines.append(_sentence(own, contrast))
     write_group_table(root / 'group_summary.tsv', SUMMARY_COLUMNS, summary)
+    from harmony_app.workflows.group_page import group_page
+
+    write_text(root / REPORT, group_page(root, rows, summary, SUMMARY_COLUMNS))
     return [*lines, f'written: {", ".join(report_files(rows))}']
 
 
 def report_files(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Names of the tables that :func:`gather` writes for some rows.
+    """Names of the files that :func:`gather` writes for some rows.
 
     Examples
     --------
     >>> report_files([{'contrast': 'T2w'}])
-    ['group_T2w.tsv', 'group_summary.tsv']
+    ['group_T2w.tsv', 'group_summary.tsv', 'group_report.html']
     """
     found = {row['contrast'] for row in rows}
-    return [f'group_{c}.tsv' for c in CONTRASTS if c in found] + ['group_summary.tsv']
+    return [f'group_{c}.tsv' for c in CONTRASTS if c in found] + ['group_summary.tsv', REPORT]
 
 
 def write_group_table(

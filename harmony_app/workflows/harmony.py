@@ -8,6 +8,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
 from harmony_app.bids.discovery import ScanInput
+from harmony_app.imaging.grid import SPACES
 from harmony_app.methods.base import Style
 from harmony_app.workflows.interfaces import (
     AlignSession,
@@ -43,6 +44,8 @@ def init_harmony_wf(
     impute: Sequence[str] = (),
     sites: SiteAverages = NO_AVERAGES,
     sloppy: bool = False,
+    bare: bool | None = None,
+    spaces: Sequence[str] = SPACES,
     name: str = 'harmony_wf',
 ) -> pe.Workflow:
     """Build the workflow of a run: every session, and the target where it is measured.
@@ -70,17 +73,40 @@ def init_harmony_wf(
     sites : SiteAverages
         Of the sites that the scans come from.
     sloppy : bool
-        Leave bias fields where they are, for tests.
+        Leave bias fields where they are.
+    bare : bool, optional
+        Whether the scans show brains only; by default the background of each tells.
+    spaces : sequence of str
+        Grids that images are written on: ``native`` and that of the template.
     name : str
         Name of the workflow.
+
+    Inputs
+    ------
+    styles_file
+        JSON file with styles by contrast that another workflow measured (optional); not read
+        where this one measures the target itself.
+    sites_file
+        JSON file with averages of sites, likewise.
+
+    Outputs
+    -------
+    sub_01_ses_a, ...
+        For each session, by its name with underscores: JSON file, how each scan ended. The
+        images are written to ``output_dir``.
     """
     workflow = pe.Workflow(name=name)
+    inputnode = pe.Node(niu.IdentityInterface(['styles_file', 'sites_file']), name='inputnode')
+    ends = {plan.name: node_name(plan.name) for plan in sessions}
+    outputnode = pe.Node(niu.IdentityInterface(list(ends.values()) or ['none']), name='outputnode')
+    workflow.add_nodes([inputnode, outputnode])
     # Preparation stands apart from the session: another target finds it in the cache.
-    prepare = {plan.name: _init_named_prepare_wf(plan, method.seed, sloppy) for plan in sessions}
+    common = {'seed': method.seed, 'sloppy': sloppy, 'bare': bare}
+    prepare = {plan.name: _init_named_prepare_wf(plan, **common) for plan in sessions}
     workflow.add_nodes(list(prepare.values()))
 
     def make_prepare(plan: SessionPlan, prefix: str) -> pe.Workflow:
-        return _init_named_prepare_wf(plan, method.seed, sloppy, prefix)
+        return _init_named_prepare_wf(plan, prefix, **common)
 
     targets = [scan for scans in target_scans.values() for scan in scans]
     site_scans = [s for found in sites.scans.values() for scans in found.values() for s in scans]
@@ -107,15 +133,16 @@ def init_harmony_wf(
             settings=settings,
             impute=impute,
             sites=sites,
+            spaces=spaces,
             prepared_outside=True,
             name=node_name(f'{plan.name}_wf'),
         )
         records = [(f'outputnode.{key}', f'inputnode.{key}') for key in RECORDS]
         workflow.connect([(prepare[plan.name], session_wf, records)])
-        if encode is not None:
-            workflow.connect(encode, 'out_file', session_wf, 'inputnode.styles_file')
-        if average is not None:
-            workflow.connect(average, 'out_file', session_wf, 'inputnode.sites_file')
+        for key, measuring in (('styles_file', encode), ('sites_file', average)):
+            source = (inputnode, key) if measuring is None else (measuring, 'out_file')
+            workflow.connect(*source, session_wf, f'inputnode.{key}')
+        workflow.connect(session_wf, 'outputnode.out_file', outputnode, ends[plan.name])
     return workflow
 
 
@@ -131,6 +158,8 @@ def init_session_wf(
     impute: Sequence[str] = (),
     sites: SiteAverages = NO_AVERAGES,
     sloppy: bool = False,
+    bare: bool | None = None,
+    spaces: Sequence[str] = SPACES,
     prepared_outside: bool = False,
     name: str = 'session_wf',
 ) -> pe.Workflow:
@@ -142,7 +171,7 @@ def init_session_wf(
         The session.
     prepared_outside : bool
         Whether the records of the prepared session come in by the ``inputnode``.
-    method, styles, bids_dir, output_dir, run, settings, impute, sites, sloppy, name
+    method, styles, bids_dir, output_dir, run, settings, impute, sites, sloppy, bare, spaces, name
         As for :func:`init_harmony_wf`.
 
     Inputs
@@ -191,6 +220,7 @@ def init_session_wf(
             settings=dict(settings),
             digest=plan.digest,
             run=run,
+            spaces=list(spaces),
         ),
         name='write',
         mem_gb=WRITE_GB,
@@ -203,6 +233,7 @@ def init_session_wf(
             given=plan.given,
             seed=method.seed,
             sloppy=sloppy,
+            bare=bare,
             name='prepare_wf',
         )
         prefix = 'outputnode.'
@@ -226,6 +257,7 @@ def init_prepare_wf(
     given: Mapping[str, Mapping[str, Path]],
     seed: int,
     sloppy: bool = False,
+    bare: bool | None = None,
     name: str = 'prepare_wf',
 ) -> pe.Workflow:
     """Build the preparation of one session: bias field, alignment, working grid, profile.
@@ -233,15 +265,24 @@ def init_prepare_wf(
     Parameters
     ----------
     scans : sequence of ScanInput
-        Scans of the session.
+        Scans of the session; where the path of one is None, its file comes by the ``inputnode``.
     given : mapping
         By scan: ``mask_file`` and ``transform_file`` made by others.
     seed : int
         Seed of the samplers.
     sloppy : bool
-        Leave bias fields where they are, for tests.
+        Leave bias fields where they are.
+    bare : bool, optional
+        Whether the scans show brains only; by default the background of each tells.
     name : str
         Name of the workflow.
+
+    Inputs
+    ------
+    in_files
+        List of NIfTI files in the order of the scans, for those without a path.
+    mask_file
+        Brain mask on the grid of the first scan (optional).
 
     Outputs
     -------
@@ -251,6 +292,7 @@ def init_prepare_wf(
         Record of the session.
     """
     workflow = pe.Workflow(name=name)
+    inputnode = pe.Node(niu.IdentityInterface(['in_files', 'mask_file']), name='inputnode')
     outputnode = pe.Node(niu.IdentityInterface(list(RECORDS)), name='outputnode')
     count = len(scans)
     prepared, finished = (
@@ -267,15 +309,23 @@ def init_prepare_wf(
         ]
     )
     for number, (scan, label) in enumerate(zip(scans, scan_node_names(scans), strict=True), 1):
-        inputs = {'in_file': str(scan.path), 'scan_name': scan.name, 'contrast': scan.contrast}
+        inputs = {'scan_name': scan.name, 'contrast': scan.contrast}
+        if scan.path is not None:
+            inputs['in_file'] = str(scan.path)
         if scan.volume is not None:
             inputs['volume'] = scan.volume
         if scan.site:
             inputs['site'] = scan.site
         inputs['sloppy'] = sloppy
+        if bare is not None:
+            inputs['bare'] = bare
         inputs |= {key: str(path) for key, path in given.get(scan.name, {}).items()}
         prepare = pe.Node(PrepareScan(**inputs), name=f'prepare_{label}', mem_gb=PREPARE_GB)
         finish = pe.Node(FinishScan(), name=f'finish_{label}', mem_gb=FINISH_GB)
+        if scan.path is None:
+            workflow.connect(inputnode, ('in_files', _take, number - 1), prepare, 'in_file')
+        if number == 1 and 'mask_file' not in inputs:
+            workflow.connect(inputnode, 'mask_file', prepare, 'mask_file')
         workflow.connect(
             [
                 (prepare, prepared, [('out_file', f'in{number}')]),
@@ -285,6 +335,11 @@ def init_prepare_wf(
             ]
         )
     return workflow
+
+
+def _take(items, index):
+    """One file of a list; Nipype runs this in a module of its own."""
+    return items[index] if isinstance(items, (list, tuple)) else [items][index]
 
 
 def _init_encode(
@@ -305,8 +360,6 @@ def _init_encode(
     )
 
 
-def _init_named_prepare_wf(
-    plan: SessionPlan, seed: int, sloppy: bool, prefix: str = ''
-) -> pe.Workflow:
+def _init_named_prepare_wf(plan: SessionPlan, prefix: str = '', **settings) -> pe.Workflow:
     name = node_name(f'{prefix}{plan.name}_prepare_wf')
-    return init_prepare_wf(scans=plan.scans, given=plan.given, seed=seed, sloppy=sloppy, name=name)
+    return init_prepare_wf(scans=plan.scans, given=plan.given, name=name, **settings)

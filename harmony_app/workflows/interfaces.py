@@ -27,6 +27,7 @@ class _PrepareInputSpec(BaseInterfaceInputSpec):
     mask_file = File(exists=True, desc='brain mask on the grid of the scan')
     transform_file = File(exists=True, desc='affine transform to the template, ITK text')
     sloppy = traits.Bool(False, usedefault=True, desc='leave the bias field where it is')
+    bare = traits.Bool(desc='whether the scan shows a brain only')
 
 
 class PrepareScan(SimpleInterface):
@@ -49,6 +50,7 @@ class PrepareScan(SimpleInterface):
             Path(given.mask_file) if isdefined(given.mask_file) else None,
             Path(given.transform_file) if isdefined(given.transform_file) else None,
             given.sloppy,
+            given.bare if isdefined(given.bare) else None,
         )
         self._results['out_file'] = str(out)
         return runtime
@@ -225,7 +227,7 @@ class HarmonizeSession(SimpleInterface):
             Path(runtime.cwd) / 'harmonized.zip',
             _make_method(given),
             with_site_averages(scans, _read_sites(given)),
-            _read_styles(given),
+            styles_of(given),
             given.impute if isdefined(given.impute) else (),
         )
         self._results['out_file'] = str(out)
@@ -244,6 +246,7 @@ class _WriteInputSpec(BaseInterfaceInputSpec):
     bids_dir = traits.Str(mandatory=True, desc='input dataset')
     output_dir = traits.Str(mandatory=True, desc='output folder')
     settings = traits.Dict(desc='goes into every sidecar')
+    spaces = traits.List(traits.Str(), desc='grids that images are written on; all by default')
     digest = traits.Str(mandatory=True, desc='hash of settings and inputs')
     run = traits.Str(mandatory=True, desc='name of the run')
 
@@ -262,6 +265,7 @@ class WriteSession(SimpleInterface):
 
     def _run_interface(self, runtime):
         from harmony_app.bids.atomic import write_json
+        from harmony_app.imaging.grid import SPACES
         from harmony_app.workflows.writing import write_session
 
         given = self.inputs
@@ -271,7 +275,7 @@ class WriteSession(SimpleInterface):
             finished=[Path(p) for p in given.finished],
             aligned=Path(given.aligned),
             results=Path(given.results) if isdefined(given.results) else None,
-            styles=_read_styles(given),
+            styles=styles_of(given),
             entities=given.entities,
             raw=Path(given.bids_dir),
             root=Path(given.output_dir),
@@ -279,6 +283,7 @@ class WriteSession(SimpleInterface):
             digest=given.digest,
             run=given.run,
             scratch=Path(runtime.cwd),
+            spaces=tuple(given.spaces) if isdefined(given.spaces) else SPACES,
         )
         self._results['out_file'] = str(write_json(Path(runtime.cwd) / 'written.json', marker))
         return runtime
@@ -303,7 +308,8 @@ def _make_method(given):
     )
 
 
-def _read_styles(given) -> dict:
+def styles_of(given) -> dict:
+    """Styles by contrast of the inputs ``styles`` and ``styles_file``; the file wins."""
     from harmony_app.methods.base import Style
 
     styles = json.loads(given.styles)

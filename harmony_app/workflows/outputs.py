@@ -11,14 +11,14 @@ from harmony_app.bids.derivatives import derivative_path, image_sidecar, raw_uri
 from harmony_app.bids.metadata import Metadata
 from harmony_app.bids.transforms import write_itk_affine
 from harmony_app.imaging.edges import edge_agreement
-from harmony_app.imaging.grid import SPACE, WORKING_AFFINE
+from harmony_app.imaging.grid import SPACE, SPACES, WORKING_AFFINE
 from harmony_app.imaging.io import Geometry, write_like, write_volume
 from harmony_app.imaging.profile import TISSUES, TissueProfile, measure_profile
 from harmony_app.imaging.resample import resample
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import Style
 from harmony_app.workflows.records import Record
-from harmony_app.workflows.steps import load_native
+from harmony_app.workflows.steps import DEFACED_NOTE, load_native
 
 TEMPLATE_GRID = {'space': SPACE, 'res': '1'}
 
@@ -45,6 +45,8 @@ class SessionOutputs:
         Scans of the session that could be prepared.
     scratch : Path
         Folder for volumes of PDT2 images.
+    spaces : tuple of str
+        Grids that images are written on, of :data:`SPACES`.
     """
 
     staging: Path
@@ -55,6 +57,7 @@ class SessionOutputs:
     aligned: Record
     prepared: Sequence[Record]
     scratch: Path
+    spaces: tuple[str, ...] = SPACES
     files: dict[str, list[str]] = field(default_factory=dict)
     rows: list[dict] = field(default_factory=list)
     style_rows: list[dict] = field(default_factory=list)
@@ -63,6 +66,7 @@ class SessionOutputs:
         self._metadata = Metadata(self.raw)
         self._maps: dict[str, np.ndarray] = {}
         self._geometries: dict[str, Geometry] = {}
+        self._defaced: set[str] = set()
 
     def map(self, name: str) -> np.ndarray:
         """Brain mask or tissue maps of the session on the working grid."""
@@ -73,6 +77,8 @@ class SessionOutputs:
     def write_preprocessed(self, prepared: Record, finished: Record) -> None:
         """Write what does not depend on the target: preproc, native mask, transforms."""
         name, contrast = prepared.facts['name'], prepared.facts['contrast']
+        if finished.facts.get('defaced'):
+            self._defaced.add(name)
         self._image(
             name,
             contrast,
@@ -88,6 +94,8 @@ class SessionOutputs:
 
     def write_session_maps(self) -> None:
         """Write the brain mask and tissue maps of the session on the template grid."""
+        if SPACE not in self.spaces:
+            return
         reference = self.aligned.facts['reference']
         common = {
             'Sources': [self._uri(r) for r in self.prepared if r.facts['name'] == reference],
@@ -165,6 +173,8 @@ class SessionOutputs:
         **details,
     ) -> None:
         """Write an image of the working grid and its sidecar."""
+        if SPACE not in self.spaces:
+            return
         entities = self.entities[name] if name else self.shared
         path = derivative_path(self.staging, entities, contrast, desc=desc, **TEMPLATE_GRID)
         write_volume(self._made(name, path), volume)
@@ -172,6 +182,8 @@ class SessionOutputs:
 
     def _write_native(self, data: np.ndarray, prepared: Record, details: dict) -> None:
         """Write a harmonized scan on its own grid."""
+        if 'native' not in self.spaces:
+            return
         name, contrast = prepared.facts['name'], prepared.facts['contrast']
         path = derivative_path(self.staging, self.entities[name], contrast, desc='harmonized')
         write_like(self._made(name, path), data, self._geometry(prepared))
@@ -203,14 +215,19 @@ class SessionOutputs:
                 'Orientation': facts['axes'],
                 'ThickSlices': facts['thick'],
                 'BiasFieldCorrected': facts['bias_corrected'],
-                'Notes': facts['notes'] + self._doubts(),
+                'Notes': facts['notes'] + self._seen(name) + self._doubts(),
             }
+            if facts['transform'] is not None:
+                described['SourceScan']['TransformGiven'] = True
             if facts['volume'] is not None:
                 described['SourceScan']['Volume'] = facts['volume']
             if space:
                 described['Interpolation'] = 'cubic B-spline, once'
         fields = image_sidecar(desc, sources, stripped, space, raw, **described)
         write_json(self._made(name, sidecar_path(image)), fields)
+
+    def _seen(self, name: str) -> list[str]:
+        return [DEFACED_NOTE] if name in self._defaced else []
 
     def _doubts(self) -> list[str]:
         if not self.aligned.facts['doubtful']:
@@ -219,20 +236,14 @@ class SessionOutputs:
         return [f'the registration to the template is doubtful (quality {quality:.2f})']
 
     def _write_native_mask(self, prepared: Record, finished: Record) -> None:
+        if 'native' not in self.spaces:
+            return
         name, contrast = prepared.facts['name'], prepared.facts['contrast']
-        to_native = np.linalg.inv(np.array(finished.facts['to_working']))
-        shape = prepared.array('data').shape
-        mask = resample(
-            Volume(self.map('brain').astype(np.float32), WORKING_AFFINE),
-            shape,
-            np.array(prepared.facts['affine']),
-            to_native,
-            order=1,
-        )
+        mask = native_mask(self.map('brain'), prepared, np.array(finished.facts['to_working']))
         # Masks of several contrasts would share a name: BIDS has no entity for the contrast.
         desc = 'brain' if contrast == 'T1w' else f'brain{contrast}'
         path = derivative_path(self.staging, self.entities[name], 'mask', desc=desc)
-        write_like(self._made(name, path), mask.data > 0.5, self._geometry(prepared), np.uint8)
+        write_like(self._made(name, path), mask, self._geometry(prepared), np.uint8)
         write_json(
             self._made(name, sidecar_path(path)),
             {
@@ -343,3 +354,29 @@ class SessionOutputs:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.files.setdefault(name, []).append(path.relative_to(self.staging).as_posix())
         return path
+
+
+def native_mask(brain: np.ndarray, prepared: Record, to_working: np.ndarray) -> np.ndarray:
+    """Brain mask of a session on the grid of one of its scans.
+
+    Parameters
+    ----------
+    brain : ndarray of bool
+        Mask on the working grid.
+    prepared : Record
+        The scan.
+    to_working : ndarray, shape (4, 4)
+        RAS mm of the scan to mm of the working grid.
+
+    Returns
+    -------
+    ndarray of bool, shape of the scan in RAS
+    """
+    mask = resample(
+        Volume(brain.astype(np.float32), WORKING_AFFINE),
+        prepared.array('data').shape,
+        np.array(prepared.facts['affine']),
+        np.linalg.inv(to_working),
+        order=1,
+    )
+    return mask.data > 0.5

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harmony_app.bids.discovery import Inventory, ScanInput
+from harmony_app.methods.model_folder import read_metadata
+from harmony_app.methods.registry import get_method, packaged_model
 from harmony_app.workflows.names import session_name
 from harmony_app.workflows.site_averages import SiteAverages
 from harmony_app.workflows.targets import Targets
@@ -39,6 +41,32 @@ class MethodSettings:
     device: str = 'cpu'
     threads: int = 1
     seed: int = 0
+
+    @classmethod
+    def of(cls, name: str, model: Path | None = None, **settings) -> 'MethodSettings':
+        """Settings of a method with its model found, by default the packaged one.
+
+        Parameters
+        ----------
+        name : str
+            Name in the registry.
+        model : Path, optional
+            Model folder.
+        **settings
+            ``options``, ``device``, ``threads`` and ``seed``.
+
+        Raises
+        ------
+        ModelError
+            Where there is no model, or it is of another method.
+        OptionError
+            For an unknown method or option.
+        """
+        method = get_method(name, model, 'cpu', **settings.get('options', {}))
+        if not method.needs_training:
+            return cls(name, **settings)
+        folder = Path(model or packaged_model(name))
+        return cls(name, folder, read_metadata(folder).get('weights_sha256', ''), **settings)
 
     @property
     def uses_gpu(self) -> bool:

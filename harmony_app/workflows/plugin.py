@@ -5,15 +5,17 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from pathlib import Path
 
 import networkx as nx
 from nipype.pipeline.engine.utils import topological_sort
 from nipype.pipeline.plugins import LinearPlugin, MultiProcPlugin
-from nipype.pipeline.plugins.multiproc import process_initializer
+from nipype.pipeline.plugins.multiproc import process_initializer, run_node
 from nipype.pipeline.plugins.tools import report_crash
 
 from harmony_app.workflows.checks import read_plugin
+from harmony_app.workflows.resources import monitor
 
 logger = logging.getLogger('harmony_app')
 
@@ -58,7 +60,8 @@ class OneByOne(LinearPlugin):
             status = 'end'
             self._tell(node, 'start')
             try:
-                node.run(updatehash=updatehash)
+                with _watched(node, self.plugin_args.get('monitor_dir')):
+                    node.run(updatehash=updatehash)
             except Exception as error:  # noqa: BLE001
                 # A node can raise anything; its crash file says what.
                 report_crash(node)
@@ -97,10 +100,21 @@ class PatientMultiProc(MultiProcPlugin):
 
     def _submit_job(self, node, updatehash=False):
         try:
-            return super()._submit_job(node, updatehash)
+            return self._submit(node, updatehash)
         except BrokenProcessPool:
             self._restart_pool()
+            return self._submit(node, updatehash)
+
+    def _submit(self, node, updatehash: bool) -> int:
+        """Give a node to a worker that watches its processor and memory, where that is wanted."""
+        folder = self.plugin_args.get('monitor_dir')
+        if folder is None:
             return super()._submit_job(node, updatehash)
+        self._taskid += 1
+        future = self.pool.submit(run_watched, node, updatehash, self._taskid, folder)
+        future.add_done_callback(self._async_callback)
+        self._task_obj[self._taskid] = future
+        return self._taskid
 
     def _async_callback(self, args):
         error = args.exception()
@@ -125,7 +139,18 @@ class PatientMultiProc(MultiProcPlugin):
             initializer=_start_worker,
             initargs=(self._cwd, level),
             mp_context=context,
+            max_tasks_per_child=1 if self.plugin_args.get('low_mem') else None,
         )
+
+
+def run_watched(node, updatehash: bool, taskid: int, folder: str) -> dict:
+    """Run a node as Nipype's worker does, with its processor and memory watched."""
+    with _watched(node, folder):
+        return run_node(node, updatehash, taskid)
+
+
+def _watched(node, folder: str | None):
+    return nullcontext() if folder is None else monitor(Path(folder), node.fullname)
 
 
 def _start_worker(folder: str, level: str) -> None:
@@ -142,6 +167,9 @@ def make_plugin(
     nodes_use_gpu: bool = False,
     verbose: bool = False,
     progress: Callable | None = None,
+    apart: bool = False,
+    low_mem: bool = False,
+    monitor_dir: Path | None = None,
 ) -> tuple[object, dict]:
     """Plugin and its arguments.
 
@@ -159,6 +187,13 @@ def make_plugin(
         Whether workers tell each node that they run.
     progress : callable, optional
         Called with a node and ``start``, ``end`` or ``exception``.
+    apart : bool
+        Run nodes in another process even where there is one at a time: a live display stands
+        still wherever a library holds Python's lock.
+    low_mem : bool
+        Run each node in a process of its own, so that nothing it held is kept.
+    monitor_dir : Path, optional
+        Where samples of processor and memory go.
 
     Returns
     -------
@@ -181,8 +216,11 @@ def make_plugin(
     if nodes_use_gpu:
         # One node at a time on the accelerator that --device names.
         args['n_gpu_procs'] = 1
-    if nprocs == 1:
+    if monitor_dir is not None:
+        args['monitor_dir'] = str(monitor_dir)
+    if nprocs == 1 and not (apart or low_mem):
         return OneByOne(plugin_args=args), args
     # A forked child inherits locks of ITK and torch, and cannot use CUDA at all.
     args['mp_context'] = 'spawn'
+    args['low_mem'] = low_mem
     return PatientMultiProc(plugin_args=args), args

@@ -14,6 +14,7 @@ from harmony_app.bids.transforms import read_itk_affine
 from harmony_app.errors import ExitCode, HarmonyError, ScanError
 from harmony_app.imaging.ants_setup import SEED
 from harmony_app.imaging.bias import correct_bias, divide_field, tissue_field
+from harmony_app.imaging.face import is_defaced
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
 from harmony_app.imaging.intensity import white_matter_peak
 from harmony_app.imaging.io import NativeScan, is_thick, read_scan
@@ -25,6 +26,8 @@ from harmony_app.methods.base import CONTRASTS
 from harmony_app.workflows.records import Record, write_record
 
 logger = logging.getLogger('harmony_app')
+
+DEFACED_NOTE = 'the face was removed (defaced): the brain is harmonized as that of any scan'
 
 SPLINE_NOTE = 'thick slices were brought to 1 mm by cubic B-splines'
 
@@ -77,6 +80,7 @@ def prepare_scan(
     mask_file: Path | None = None,
     transform_file: Path | None = None,
     sloppy: bool = False,
+    bare: bool | None = None,
 ) -> Path:
     """Read a scan, check it, take its bias field off.
 
@@ -93,12 +97,17 @@ def prepare_scan(
     transform_file : Path, optional
         Transform to the template (ITK text), made by others.
     sloppy : bool
-        Leave the bias field where it is, for tests.
+        Leave the bias field where it is.
+    bare : bool, optional
+        Whether the scan shows a brain only; by default its background tells.
     """
     facts = {'name': name, 'contrast': contrast, 'path': str(path), 'volume': volume, 'site': site}
     try:
         scan = load_native(path, volume, out.parent)
         notes = list(scan.notes)
+        if bare is not None:
+            notes = [note for note in notes if not note.startswith('skull-stripped')]
+            notes.append(f'taken for {"a bare brain" if bare else "a whole head"}, as asked')
         mask = None
         if mask_file is not None:
             mask = read_scan(mask_file).volume
@@ -107,7 +116,7 @@ def prepare_scan(
             mask = mask.data > 0.5
         corrected, field = (scan.volume, None) if sloppy else correct_bias(scan.volume)
         if sloppy:
-            notes.append('sloppy: the bias field was not corrected')
+            notes.append('the bias field was not corrected, as asked')
         elif field is None:
             notes.append('no bias field could be estimated')
         thick = is_thick(scan.geometry.zooms)
@@ -118,7 +127,8 @@ def prepare_scan(
             'zooms': list(scan.geometry.zooms),
             'axes': scan.geometry.axes,
             'thick': bool(thick),
-            'skull_stripped': bool(is_skull_stripped(scan.volume)),
+            'skull_stripped': bool(is_skull_stripped(scan.volume) if bare is None else bare),
+            'bare': bare,
             'bias_corrected': field is not None,
             'transform': None if transform_file is None else _read_transform(transform_file),
             'notes': notes,
@@ -204,7 +214,7 @@ def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
     out : Path
         Record to write: ``working`` (white-matter peak 1) and, where one was found, ``field``
         (:func:`~harmony_app.imaging.bias.tissue_field`); facts ``wm_peak`` (own unit),
-        ``profile``, ``to_working`` and ``field_range``.
+        ``profile``, ``to_working``, ``field_range`` and ``defaced``.
     prepared, aligned : Path
         Records of the scan and of its session.
     """
@@ -237,6 +247,7 @@ def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
         'profile': profile.to_dict(),
         'to_working': to_working.tolist(),
         'field_range': None if field is None else np.exp([field.min(), field.max()]).tolist(),
+        'defaced': is_defaced(volume_of(scan), to_working, scan.facts['skull_stripped']),
     }
     arrays = {'working': data} if field is None else {'working': data, 'field': field}
     return write_record(out, facts, arrays)
@@ -295,11 +306,13 @@ def _register_session(scans: list[Record]) -> tuple[tuple | None, dict[str, dict
     found, failures = [], {}
     for record in scans:
         name, given = record.facts['name'], record.facts['transform']
+        bare = record.facts.get('bare')
         try:
             template = register_template(
                 volume_of(record),
                 record.facts['contrast'],
                 None if given is None else np.asarray(given),
+                **({} if bare is None else {'bare': bare}),
             )
         except ScanError as error:
             failures[name] = failure_of(error)

@@ -3,12 +3,17 @@
 from pathlib import Path
 
 from harmony_app import __version__
+from harmony_app.bids.atomic import write_table
 from harmony_app.bids.discovery import ScanInput
 from harmony_app.bids.publish import read_marker
 from harmony_app.config import RunConfig
 from harmony_app.errors import ExitCode
 from harmony_app.workflows.names import session_name
+from harmony_app.workflows.pace import in_words
 from harmony_app.workflows.plans import Plan
+
+OUTCOME_COLUMNS = ['scan', 'session', 'status', 'message', 'exit_code', 'crash']
+"""Columns of ``outcomes.tsv``: ``status`` is done, failed, skipped, or before (done by an earlier run)."""
 
 
 def describe_plan(plan: Plan, config: RunConfig) -> list[str]:
@@ -33,7 +38,7 @@ def describe_plan(plan: Plan, config: RunConfig) -> list[str]:
 def summarize(
     output_dir: Path, plan: Plan, run_name: str, logs: Path
 ) -> tuple[list[str], ExitCode]:
-    """How each scan ended, and the exit code that follows from nothing else.
+    """How each scan ended, and the exit code that follows from nothing else; writes ``outcomes.tsv``.
 
     Parameters
     ----------
@@ -46,22 +51,10 @@ def summarize(
     logs : Path
         Where crash files are.
     """
-    states = []
-    for session in plan.sessions:
-        marker = read_marker(output_dir, session.name)
-        scans = marker['scans'] if marker and marker.get('run') == run_name else {}
-        for scan in session.scans:
-            crashed = {
-                'status': 'failed',
-                'message': f'{session.name} stopped; see {_crash_of(session.name, logs)}',
-                'exit_code': int(ExitCode.FAILURE),
-            }
-            states.append((scan.name, scans.get(scan.name, crashed)))
-    before = sum(
-        len(scans)
-        for (subject, session), scans in plan.inventory.sessions.items()
-        if session_name(subject, session) in plan.finished
-    )
+    outcomes = scan_outcomes(output_dir, plan, run_name, logs)
+    write_table(logs / 'outcomes.tsv', OUTCOME_COLUMNS, outcomes)
+    states = [(row['scan'], row) for row in outcomes if row['status'] != 'before']
+    before = len(outcomes) - len(states)
     by_status = {
         status: [(name, state) for name, state in states if state['status'] == status]
         for status in ('done', 'failed', 'skipped')
@@ -84,6 +77,35 @@ def summarize(
     return lines, ExitCode.FAILURE
 
 
+def scan_outcomes(output_dir: Path, plan: Plan, run_name: str, logs: Path) -> list[dict]:
+    """How each scan of a run ended, rows of ``outcomes.tsv``; parameters as :func:`summarize`."""
+    rows = []
+    for session in plan.sessions:
+        marker = read_marker(output_dir, session.name)
+        scans = marker['scans'] if marker and marker.get('run') == run_name else {}
+        crash = ''
+        if not scans:
+            crash = _crash_of(session.name, logs)
+        crashed = {
+            'status': 'failed',
+            'message': f'{session.name} stopped; see {crash}',
+            'exit_code': int(ExitCode.FAILURE),
+        }
+        for scan in session.scans:
+            state = scans.get(scan.name, crashed)
+            rows.append(
+                {'scan': scan.name, 'session': session.name}
+                | {key: state[key] for key in ('status', 'message', 'exit_code')}
+                | {'crash': Path(crash).name if crash and Path(crash).is_file() else ''}
+            )
+    for (subject, session), scans in plan.inventory.sessions.items():
+        name = session_name(subject, session)
+        if name in plan.finished:
+            told = {'session': name, 'status': 'before', 'message': '', 'exit_code': 0, 'crash': ''}
+            rows += [{'scan': scan.name} | told for scan in scans]
+    return rows
+
+
 def _crash_of(session: str, logs: Path) -> str:
     """Newest crash file of a session, else the folder of them."""
     key = session.replace('-', '_')
@@ -98,3 +120,22 @@ def _crash_of(session: str, logs: Path) -> str:
 def _short(scan: ScanInput) -> str:
     parts = [f'{key}-{label}' for key, label in scan.entities if key not in ('sub', 'ses')]
     return '_'.join([*parts, scan.contrast])
+
+
+def describe_end(output_dir: Path, logs: Path, counts: str, seconds: float) -> list[str]:
+    """The end of what a run tells: where everything is, and last how many scans ended how.
+
+    Parameters
+    ----------
+    output_dir, logs : Path
+        Results, and logs of this run.
+    counts : str
+        Last line of :func:`summarize`.
+    seconds : float
+        Duration of the run.
+    """
+    told = [f'results in {output_dir}']
+    pages = sorted(output_dir.glob('sub-*.html'))
+    if pages:
+        told.append(f'reports: {pages[0] if len(pages) == 1 else output_dir / "sub-*.html"}')
+    return [*told, f'settings and logs in {logs}', f'{counts} in {in_words(seconds)}']

@@ -96,6 +96,26 @@ def resolve_targets(given: Sequence[str], root: Path, model: Path | None = None)
     return Targets(styles, scans, names)
 
 
+def styles_of_target(target: str | None, model: Path | None = None) -> dict[str, Style]:
+    """Styles by contrast that a name, a style file or nothing stands for; no dataset is needed.
+
+    Parameters
+    ----------
+    target : str or None
+        Named style, or path of a style JSON file; None for the default styles.
+    model : Path, optional
+        Model folder of the method.
+
+    Raises
+    ------
+    OptionError, InputError
+        Where there is no such style; the message says which there are.
+    """
+    if target is None:
+        return _default_styles(model)
+    return _style_file(target) if target.endswith('.json') else _named(target, model)
+
+
 def _split(item: str) -> tuple[str | None, str]:
     """Take ``CONTRAST=`` off the front."""
     head, equals, rest = item.partition('=')

@@ -7,6 +7,7 @@ from harmony_app.bids.atomic import read_table, write_json, write_table
 from harmony_app.bids.derivatives import derivative_path
 from harmony_app.bids.publish import publish, staging, write_marker
 from harmony_app.errors import ExitCode
+from harmony_app.imaging.grid import SPACES
 from harmony_app.imaging.profile import TISSUES
 from harmony_app.methods.base import Style
 from harmony_app.workflows.outputs import SessionOutputs
@@ -60,6 +61,7 @@ def write_session(
     digest: str,
     run: str,
     scratch: Path,
+    spaces: Sequence[str] = SPACES,
 ) -> dict:
     """Write everything of one session, then its marker.
 
@@ -85,12 +87,14 @@ def write_session(
         Name of the run.
     scratch : Path
         Folder for temporary files.
+    spaces : sequence of str
+        Grids that images are written on: ``native`` and that of the template.
 
     Returns
     -------
     dict
         The marker: for each scan ``status`` (done, failed, skipped), ``message``,
-        ``exit_code``, ``files``.
+        ``exit_code``, ``files``; and the ``targets`` by contrast.
     """
     first = {r.facts['name']: r for r in map(Record, prepared)}
     second = {r.facts['name']: r for r in map(Record, finished)}
@@ -119,6 +123,7 @@ def write_session(
                 aligned=session_record,
                 prepared=[first[name] for name in ready],
                 scratch=scratch,
+                spaces=tuple(spaces),
             )
             outputs.write_session_maps()
             for name in ready:
@@ -142,6 +147,12 @@ def write_session(
         'digest': digest,
         'scans': {name: state | {'files': files.get(name, [])} for name, state in states.items()},
         'files': files.get('', []),
+        # What reports draw: of a target that was measured in the run nothing else is kept.
+        'targets': {
+            contrast: style.to_dict()
+            for contrast, style in styles.items()
+            if any(facts.facts['contrast'] == contrast for facts in first.values())
+        },
     }
     write_marker(root, session, marker)
     return marker

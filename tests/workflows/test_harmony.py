@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
+from nipype.pipeline.engine.utils import generate_expanded_graph
 
 from harmony_app.bids.discovery import Selection, discover
 from harmony_app.workflows.harmony import init_harmony_wf, init_prepare_wf, init_session_wf
@@ -145,6 +146,31 @@ def test_workflows_fit_into_another_pipeline(sessions, tmp_path, make_style):
         'finished',
         'aligned',
     }
+
+
+def test_every_factory_has_an_inputnode_and_an_outputnode(sessions, tmp_path, make_style):
+    """Fields that docs/integration.md names."""
+    workflow = build(sessions, tmp_path, make_style)
+    fields = set(workflow.inputs.inputnode.copyable_trait_names())
+    assert fields == {'styles_file', 'sites_file'}
+    ends = set(workflow.outputs.outputnode.copyable_trait_names())
+    assert ends == {'sub_01_ses_a', 'sub_01_ses_b', 'sub_02'}
+    prepare = init_prepare_wf(scans=sessions[0].scans, given={}, seed=1)
+    assert set(prepare.inputs.inputnode.copyable_trait_names()) == {'in_files', 'mask_file'}
+    styles = tmp_path / 'styles.json'
+    styles.write_text('{}')
+    outer = pe.Workflow('outer_wf', base_dir=str(tmp_path))
+    measure = pe.Node(niu.IdentityInterface(['out_file']), name='measure')
+    after = pe.Node(niu.Merge(1), name='after')
+    outer.connect(measure, 'out_file', workflow, 'inputnode.styles_file')
+    outer.connect(workflow, 'outputnode.sub_02', after, 'in1')
+    measure.inputs.out_file = str(styles)
+    graph = generate_expanded_graph(outer._create_flat_graph())
+    nodes = {node.fullname: node for node in graph.nodes()}
+    # A style from outside reaches every session; the end of one goes out.
+    write = nodes['outer_wf.harmony_wf.sub_02_wf.write']
+    assert write.inputs.styles_file == str(styles)
+    assert [n.name for n in graph.successors(write)] == ['after']
 
 
 def test_a_session_ends_before_the_next_begins_and_the_target_comes_first(

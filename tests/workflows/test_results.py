@@ -104,7 +104,7 @@ def test_a_choice_without_results_is_told(study, task, settings, words):
 @pytest.mark.parametrize(
     'task, read, written',
     [
-        ('report', 'quality tables of', 'group_T1w.tsv, group_summary.tsv'),
+        ('report', 'quality tables of', 'group_T1w.tsv, group_summary.tsv, group_report.html'),
         ('evaluate', 'images before and after', 'group.html, group_evaluation_scans.tsv'),
     ],
 )

@@ -184,3 +184,46 @@ def test_every_transform_of_the_user_is_kept(tmp_path, register):
     record = Record(steps.align_session(tmp_path / 'a.zip', scans))
     for name, shift in shifts.items():
         assert record.facts['to_working'][f'sub-1_{name}'][0][3] == pytest.approx(shift)
+
+
+@pytest.mark.parametrize(
+    'bare, words', [(None, ''), (True, 'a bare brain'), (False, 'a whole head')]
+)
+def test_whether_a_scan_is_a_bare_brain_can_be_said(tmp_path, monkeypatch, make_head, bare, words):
+    """A head is told from a brain by its background, or by ``--skull-strip``."""
+    head, matrix = make_head('T1w')
+    nib.save(nib.Nifti1Image(head.data, head.affine), tmp_path / 'sub-01_T1w.nii')
+    prepared = steps.prepare_scan(
+        tmp_path / 'p.zip', tmp_path / 'sub-01_T1w.nii', 'x', 'T1w', sloppy=True, bare=bare
+    )
+    facts = Record(prepared).facts
+    assert facts['skull_stripped'] is bool(bare)
+    assert any(words in note for note in facts['notes']) if words else True
+    asked = []
+
+    def register(volume, contrast, given, **more):
+        asked.append(more)
+        template = load_template()
+        tissues = np.rint(template.tissues * 255).astype(np.uint8)
+        return TemplateRegistration(matrix, matrix, template.brain, tissues, 0.9)
+
+    monkeypatch.setattr('harmony_app.imaging.registration.register_template', register)
+    steps.align_session(tmp_path / 'a.zip', [prepared])
+    assert asked == [{} if bare is None else {'bare': bare}]
+
+
+@pytest.mark.parametrize('bare', [None, True, False])
+def test_the_head_is_laid_on_a_template_of_its_kind(monkeypatch, make_head, bare):
+    """What is fixed: the template's brain for a brain, brain and shells for a head."""
+    from harmony_app.imaging import head as module
+
+    class Seen(Exception):
+        pass
+
+    def look(stripped):
+        raise Seen(stripped)
+
+    monkeypatch.setattr(module, 'head_template', look)
+    with pytest.raises(Seen) as seen:
+        module.align_head(make_head('T1w')[0], bare)
+    assert seen.value.args == (bool(bare),)

@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from harmony_app.bids.atomic import read_table
+from harmony_app.imaging.grid import SPACE
+from harmony_app.imaging.volume import Volume
 from harmony_app.workflows.outputs import SessionOutputs
 from harmony_app.workflows.writing import _note_artifacts, _write_tables
 
@@ -61,3 +64,22 @@ def test_the_end_of_a_poor_scan_says_so():
         'the scan has artifacts (level 0.88, poor): look at the figure'
     )
     assert states[T2W]['message'].startswith('the registration is doubtful; the scan has artifacts')
+
+
+def test_images_are_written_on_the_grids_that_were_asked_for(tmp_path):
+    """What is not wanted is not even read: there are no records here to read it from."""
+    volume = Volume(np.ones((4, 4, 4), np.float32), np.eye(4))
+
+    def write(*spaces):
+        outputs = SessionOutputs(
+            tmp_path, tmp_path, {}, {'sub': '01'}, {}, None, [], tmp_path, spaces
+        )
+        return outputs
+
+    write('native')._image('', 'T1w', 'preproc', volume, None)
+    write('native').write_session_maps()
+    write(SPACE)._write_native(None, None, {})
+    write(SPACE)._write_native_mask(None, None)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(AttributeError):
+        write('native', SPACE).write_session_maps()
