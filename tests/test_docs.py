@@ -12,7 +12,17 @@ DOCS = ROOT / 'docs'
 
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
-    command = ['-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html', '-d', str(tmp_path / 'tmp')]
+    command = [
+        '-m',
+        'sphinx',
+        '-W',
+        '--keep-going',
+        '-q',
+        '-b',
+        'html',
+        '-d',
+        str(tmp_path / 'tmp'),
+    ]
     done = subprocess.run(
         [sys.executable, *command, str(DOCS), str(tmp_path / 'site')],
         capture_output=True,
