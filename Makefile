@@ -1,7 +1,8 @@
 # make demo  the main job on an embedded phantom     make test  the whole suite
-# Both build .venv first. They need Python 3.11 or newer, make, and a pip that reaches an index.
+# make docs  the site, in build/docs
+# All build .venv first. They need Python 3.11 or newer, make, and a pip that reaches an index.
 .DELETE_ON_ERROR:
-.PHONY: env demo test lint clean
+.PHONY: env demo test lint docs clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -41,5 +42,10 @@ lint: env
 test: lint
 	$(SINGLE) $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
 
+# The pages of the interface are written below docs/_build, which git does not see.
+docs: env
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo 'Open build/docs/index.html'
+
 clean:
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) build docs/_build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
