@@ -26,10 +26,13 @@ class Shown:
     name : str
     stages : mapping of str to str
         Text of :func:`volume_text` by stage; every scan has the same stages.
+    edge : float
+        Edge of its voxels, mm.
     """
 
     name: str
     stages: Mapping[str, str]
+    edge: float
 
     @property
     def size(self) -> int:
@@ -74,18 +77,17 @@ def shown_scan(
 ) -> Shown:
     """A scan of the viewer, all stages in one window and one box."""
     box = foreground_box(*volumes.values())
-    return Shown(name, {s: volume_text(v, window, step, box) for s, v in volumes.items()})
+    edge = step * max(next(iter(volumes.values())).zooms)
+    return Shown(name, {s: volume_text(v, window, step, box) for s, v in volumes.items()}, edge)
 
 
-def viewer(scans: Sequence[Shown], step: int) -> str:
+def viewer(scans: Sequence[Shown]) -> str:
     """The part of a page with the volumes; :func:`viewer_scripts` make it live.
 
     Parameters
     ----------
     scans : sequence of Shown
         At least one.
-    step : int
-        Edge of the voxels, mm, for the words.
     """
     stages = list(scans[0].stages)
     data = '\n'.join(
@@ -96,8 +98,8 @@ def viewer(scans: Sequence[Shown], step: int) -> str:
     return (
         '<div class="viewer">'
         + paragraph(
-            f'Voxels of {step} mm and 256 greys, for a look; measures come from the images. Before and '
-            'after share one window.',
+            f'Voxels of {scans[0].edge:g} mm and 256 greys, for a look; measures come from the '
+            'images. Before and after share one window.',
             note=True,
         )
         + '<noscript><p class="note">This part needs a script.</p></noscript>'

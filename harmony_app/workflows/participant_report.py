@@ -44,7 +44,7 @@ _LADDER = (Views(detailed=True), Views(detailed=False), Views(pictures=False))
 """What a page shows, richest first: the first that fits is taken."""
 
 _STEPS = (1, 2, 3, 4)
-"""Edges in mm of the voxels of the view in three dimensions, finest first."""
+"""Edges of the voxels of the view in three dimensions, in those of the images, finest first."""
 
 _SCAN_BYTES = 9_000_000
 """Characters that a scan may take at 1 mm, before and after: more are not even tried."""
@@ -313,7 +313,7 @@ def _viewer(root: Path, drawn: Sequence[tuple[ReportScan, tuple[float, float]]],
             shown_scan(scan.name, stage_volumes(root, scan), window, step) for scan, window in drawn
         ]
         if sum(scan.size for scan in shown) <= room:
-            return viewer(shown, step)
+            return viewer(shown)
     logger.warning('the page of %s has no room for a 3D view', drawn[0][0].visit)
     return ''
 

@@ -41,8 +41,9 @@ def test_a_volume_keeps_its_place_and_its_window(volume):
 
 
 def test_all_stages_of_a_scan_are_in_the_page(volume):
-    scan = shown_scan('a "b"', {'before': volume, 'after': volume}, (0.0, 1.0), 1)
-    part = viewer([scan], 1)
+    scan = shown_scan('a "b"', {'before': volume, 'after': volume}, (0.0, 1.0), 2)
+    part = viewer([scan])
+    assert 'Voxels of 2 mm' in part
     assert scan.size == sum(len(text) for text in scan.stages.values())
     for stage in ('before', 'after'):
         assert f'id="volume-0-{stage}">{scan.stages[stage]}</script>' in part

@@ -49,7 +49,9 @@
     }
     open.hidden = true;
     tools.hidden = screen.hidden = false;
-    viewer = new niivue.Niivue({ backColor: [0, 0, 0, 1], show3Dcrosshair: true, logLevel: 'error' });
+    viewer = new niivue.Niivue({
+      backColor: [0, 0, 0, 1], show3Dcrosshair: true, crosshairWidth: 0.4, logLevel: 'error'
+    });
     viewer.attachToCanvas(canvas).then(function () { return load(0); }).catch(function (error) {
       fail(String(error && error.message || error));
     });
