@@ -282,6 +282,12 @@ def test_the_documents_name_only_options_that_exist():
         elif path.name == 'integration.md':
             # Options of the pipelines that it leads to.
             known |= {'--subject-anatomical-reference', '--anat-only', '--output-resolution'}
+        elif path.name == 'hpc.md':
+            # of SLURM, apptainer and torchrun
+            others = {'--array', '--partition', '--time', '--account', '--gres', '--state', '--bind'}
+            others |= {'--cleanenv', '--containall', '--nv', '--nproc-per-node', '--ntasks'}
+            others |= {'--gpus-per-task'} | set(re.findall(r'^#SBATCH (--[a-z-]+)', text, re.M))
+            text = re.sub('|'.join(f'{option}(?![a-z-])' for option in sorted(others)), '', text)
         elif path.name == 'benchmarks.md':
             scripts = ''.join(script.read_text() for script in (ROOT / 'benchmarks').glob('*.py'))
             known |= set(re.findall(r"add_argument\(\s*'(--[a-z-]+)'", scripts))
