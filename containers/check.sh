@@ -11,6 +11,7 @@
 #   PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS, PIP_CERT
 #                   as pip reads them; what this machine's pip is configured with by default
 #   TORCH_BUILD     local tag of the build of torch; cpu by default
+#   IMAGE           an image that an earlier run left in FOLDER, instead of building one
 #   STORAGE_DRIVER  overlay by default; vfs works everywhere and takes more room
 #
 # BUILDAH_LAYERS=true keeps the layers of an earlier run in FOLDER, to try changes of the code.
@@ -26,7 +27,7 @@ if [ $# -gt 0 ]; then
 else
     work=$(mktemp -d "${TMPDIR:-/var/tmp}/harmony-containers.XXXXXX")
 fi
-image=localhost/harmony-app:check
+image=${IMAGE:-localhost/harmony-app:check}
 uid=$((20000 + RANDOM))
 export TORCH_BUILD=${TORCH_BUILD-cpu}
 
@@ -43,7 +44,9 @@ done
 
 store=(buildah --root "$work/storage" --runroot "$work/storage-run"
     --storage-driver "${STORAGE_DRIVER:-overlay}")
+post=
 clean() {
+    [ -z "$post" ] || kill -- -"$post" 2>/dev/null || true
     "${store[@]}" umount --all >/dev/null 2>&1 || true
     "${store[@]}" rm --all >/dev/null 2>&1 || true
     rm -rf "$work/singularity" "$work/storage-run"
@@ -173,12 +176,14 @@ fi
 
 say "buildah: the Dockerfile, torch build '$TORCH_BUILD'"
 version=$(cat "$source_tree/version")
-"${store[@]}" bud --isolation chroot "${mounts[@]}" "${arguments[@]}" \
-    --build-arg PYTHON_IMAGE="$PYTHON_IMAGE" --build-arg TORCH_BUILD="$TORCH_BUILD" \
-    --build-arg VERSION="$version" \
-    --build-arg REVISION="$(git -C "$source_tree" rev-parse HEAD 2>/dev/null || true)" \
-    -t "$image" "$source_tree" >"$work/build.log" 2>&1 ||
-    { tail -n 40 "$work/build.log" >&2 && fail "the build failed, see $work/build.log"; }
+if [ -z "${IMAGE:-}" ]; then
+    "${store[@]}" bud --isolation chroot "${mounts[@]}" "${arguments[@]}" \
+        --build-arg PYTHON_IMAGE="$PYTHON_IMAGE" --build-arg TORCH_BUILD="$TORCH_BUILD" \
+        --build-arg VERSION="$version" \
+        --build-arg REVISION="$(git -C "$source_tree" rev-parse HEAD 2>/dev/null || true)" \
+        -t "$image" "$source_tree" >"$work/build.log" 2>&1 ||
+        { tail -n 40 "$work/build.log" >&2 && fail "the build failed, see $work/build.log"; }
+fi
 inspect() { "${store[@]}" inspect --type image --format "$1" "$image"; }
 for label in title description licenses version revision; do
     printf '%-12s %s\n' "$label" \
@@ -192,6 +197,46 @@ inspect '{{range .OCIv1.Config.Entrypoint}}{{println .}}{{end}}' | sed '/^$/d' >
 folder=$(inspect '{{.OCIv1.Config.WorkingDir}}')
 mapfile -t entrypoint <"$work/entrypoint"
 grep -q '^HOME=' "$work/environment" && fail 'the image sets HOME'
+
+# -- Singularity.def ------------------------------------------------------------------------
+
+say 'Singularity.def: %post in a root of its own, beside what follows'
+recipe=$source_tree/Singularity.def
+section() { awk -v wanted="%$1" '/^%/ { found = ($1 == wanted); next } found' "$recipe"; }
+container=$("${store[@]}" from "$PYTHON_IMAGE")
+base=$("${store[@]}" mount "$container")
+rm -rf "$work/singularity"
+cp -a "$base" "$work/singularity"
+"${store[@]}" umount "$container" >/dev/null
+"${store[@]}" rm "$container" >/dev/null
+recipe_root=$work/singularity
+section files | while read -r from to; do
+    [ -n "$from" ] || continue
+    mkdir -p "$(dirname "$recipe_root$to")"
+    cp -R "$source_tree/$from" "$recipe_root$to"
+done
+section environment >"$recipe_root/environment.sh"
+for name in post test runscript; do
+    { echo 'set -e' && section "$name"; } >"$recipe_root/$name.sh"
+done
+# As Singularity does: the environment of the build, and the network, as they are here.
+setsid unshare --mount bash -euc '
+    root=$1
+    shift
+    mount --make-rprivate /
+    mount -t proc proc "$root/proc"
+    mount --rbind /dev "$root/dev"
+    cp -L /etc/resolv.conf "$root/etc/resolv.conf"
+    for place in "$@"; do
+        if [ -d "$place" ]; then mkdir -p "$root$place"; else
+            mkdir -p "$(dirname "$root$place")" && touch "$root$place"; fi
+        mount --bind "$place" "$root$place"
+    done
+    APPTAINER_LABELS=/labels TMPDIR=/tmp chroot "$root" /bin/sh /post.sh
+' post "$recipe_root" "${shown[@]}" >"$work/post.log" 2>&1 &
+post=$!
+
+# -- The image of the Dockerfile ------------------------------------------------------------
 
 container=$("${store[@]}" from "$image")
 root=$("${store[@]}" mount "$container")
@@ -228,46 +273,16 @@ cp -a "$work/run/out/results" "$work/results"
 "${store[@]}" umount "$container" >/dev/null
 "${store[@]}" rm "$container" >/dev/null
 
-# -- Singularity.def ------------------------------------------------------------------------
+# -- What %post made -------------------------------------------------------------------------
 
-say 'Singularity.def: %post in a root of its own'
-recipe=$source_tree/Singularity.def
-section() { awk -v wanted="%$1" '/^%/ { found = ($1 == wanted); next } found' "$recipe"; }
-container=$("${store[@]}" from "$PYTHON_IMAGE")
-base=$("${store[@]}" mount "$container")
-rm -rf "$work/singularity"
-cp -a "$base" "$work/singularity"
-"${store[@]}" umount "$container" >/dev/null
-"${store[@]}" rm "$container" >/dev/null
-root=$work/singularity
-section files | while read -r from to; do
-    [ -n "$from" ] || continue
-    mkdir -p "$(dirname "$root$to")"
-    cp -R "$source_tree/$from" "$root$to"
-done
-section environment >"$root/environment.sh"
-for name in post test runscript; do
-    { echo 'set -e' && section "$name"; } >"$root/$name.sh"
-done
-# As Singularity does: the environment of the build, and the network, as they are here.
-unshare --mount bash -euc '
-    root=$1
-    shift
-    mount --make-rprivate /
-    mount -t proc proc "$root/proc"
-    mount --rbind /dev "$root/dev"
-    cp -L /etc/resolv.conf "$root/etc/resolv.conf"
-    for place in "$@"; do
-        if [ -d "$place" ]; then mkdir -p "$root$place"; else
-            mkdir -p "$(dirname "$root$place")" && touch "$root$place"; fi
-        mount --bind "$place" "$root$place"
-    done
-    APPTAINER_LABELS=/labels TMPDIR=/tmp chroot "$root" /bin/sh /post.sh
-' post "$root" "${shown[@]}" >"$work/post.log" 2>&1 ||
-    { tail -n 40 "$work/post.log" >&2 && fail "%post failed, see $work/post.log"; }
+wait "$post" || { tail -n 40 "$work/post.log" >&2 && fail "%post failed, see $work/post.log"; }
+post=
+root=$recipe_root
+say 'what %post made'
 cat "$root/labels"
 grep -qx "org.opencontainers.image.version $version" "$root/labels" || fail 'no label of the version'
 [ ! -e "$root/opt/source" ] || fail '%post leaves the source behind'
+du -shx "$root/opt/venv" "$root/opt/harmony-app" | sed "s#$root##"
 
 # Root and a root file system that could be written: so that all that is written is seen.
 fresh_folders 0

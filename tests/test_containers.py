@@ -50,7 +50,9 @@ def test_what_is_built_from_is_let_through():
     ignored = (ROOT / '.dockerignore').read_text().splitlines()
     # All else stays out: git's own files, tests, environments, results of a demo.
     assert ignored[0] == '*'
-    assert {line[1:] for line in ignored if line.startswith('!')} == needed
+    allowed = {line[1:] for line in ignored if line.startswith('!')}
+    # A change of what checks the image is none of the image.
+    assert allowed == needed - {'containers'} | {'containers/install.sh'}
     assert '**/__pycache__' in ignored
     copied = dict(line.split() for line in section('files').splitlines() if line.strip())
     assert copied == {name: f'/opt/source/{name}' for name in needed}

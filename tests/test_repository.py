@@ -284,7 +284,15 @@ def test_the_documents_name_only_options_that_exist():
             known |= {'--subject-anatomical-reference', '--anat-only', '--output-resolution'}
         elif path.name == 'hpc.md':
             # of SLURM, apptainer and torchrun
-            others = {'--array', '--partition', '--time', '--account', '--gres', '--state', '--bind'}
+            others = {
+                '--array',
+                '--partition',
+                '--time',
+                '--account',
+                '--gres',
+                '--state',
+                '--bind',
+            }
             others |= {'--cleanenv', '--containall', '--nv', '--nproc-per-node', '--ntasks'}
             others |= {'--gpus-per-task'} | set(re.findall(r'^#SBATCH (--[a-z-]+)', text, re.M))
             text = re.sub('|'.join(f'{option}(?![a-z-])' for option in sorted(others)), '', text)
