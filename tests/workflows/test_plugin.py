@@ -1,3 +1,4 @@
+import gc
 import os
 
 import pytest
@@ -104,6 +105,18 @@ def test_a_node_that_fails_costs_what_depends_on_it_and_nothing_else(tmp_path):
     assert ('failing', 'exception') in told
     assert not [status for name, status in told if name == 'after']
     assert len(list(tmp_path.glob('crash-*.txt'))) == 1
+
+
+def test_waiting_for_workers_does_not_look_through_all_that_is_loaded(tmp_path):
+    workflow = pe.Workflow('waiting_wf', base_dir=str(tmp_path))
+    workflow.config['execution'] = {'poll_sleep_duration': '0.1'}
+    workflow.add_nodes([pe.Node(niu.Function(function=_answer, output_names=['out']), name='one')])
+    frozen = []
+    args = {'n_procs': 1, 'memory_gb': 4, 'mp_context': 'spawn', 'raise_insufficient': False}
+    args['status_callback'] = lambda node, status: frozen.append(gc.get_freeze_count())
+    workflow.run(plugin=PatientMultiProc(plugin_args=args))
+    assert min(frozen) > 10_000
+    assert gc.get_freeze_count() == 0
 
 
 def _kill_self():
