@@ -1,8 +1,8 @@
 # make demo  the main job on an embedded phantom     make test  the whole suite
-# make docs  the site, in build/docs
+# make test-hpc  on a SLURM of one node, docs/hpc.md says what that needs     make docs  the site, in build/docs
 # All build .venv first. They need Python 3.11 or newer, make, and a pip that reaches an index.
 .DELETE_ON_ERROR:
-.PHONY: env demo test lint docs clean
+.PHONY: env demo test test-hpc lint docs clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -40,7 +40,10 @@ lint: env
 	$(BIN)/ruff format --check
 
 test: lint
-	$(SINGLE) $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+	$(SINGLE) $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10 -m 'not hpc'
+
+test-hpc: env
+	$(SINGLE) $(BIN)/python -m pytest tests/hpc -m hpc -rs
 
 # The pages of the interface are written below docs/_build, which git does not see.
 docs: env

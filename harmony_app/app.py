@@ -184,7 +184,7 @@ def make_plan(config: RunConfig) -> Plan:
     HarmonyError
         Where the settings do not fit the dataset, the machine or the model.
     """
-    device = check_device(config.device)
+    device = check_device(config.device, config.plugin_file)
     model, model_hash, method = check_method(config)
     root = config.bids_dir.resolve()
     index = config.bids_database_dir

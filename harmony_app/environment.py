@@ -1,6 +1,7 @@
 """What libraries read when they are imported, here and in worker processes."""
 
 import os
+from pathlib import Path
 
 from harmony_app.config import RunConfig
 
@@ -25,3 +26,8 @@ def prepare_environment(config: RunConfig) -> None:
         # Needed by deterministic matrix products on CUDA.
         'CUBLAS_WORKSPACE_CONFIG': ':4096:8',
     }
+    try:
+        Path.home()
+    except RuntimeError:
+        # An id without a name and without HOME: libraries that look for settings there would end.
+        os.environ['HOME'] = str(cache)

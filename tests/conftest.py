@@ -289,3 +289,40 @@ def results_tree(tmp_path_factory, make_style):
         'harmony_app = "0.1.0"\nnipype = "1.11.0"\ndevice_used = "cpu"\n',
     )
     return root
+
+
+@pytest.fixture(scope='session')
+def make_study(make_head):
+    """Make a dataset of coarse heads, with transforms that spare their registration.
+
+    ``make_study(folder, 4)`` writes ``folder/bids`` and ``folder/known``, one T1w of each
+    person, and gives the arguments that a run of it takes. Processes that have
+    ``tests/known_registration`` on their PYTHONPATH take no more than those transforms.
+    """
+    import json
+
+    import nibabel as nib
+    import numpy as np
+
+    from harmony_app.bids.transforms import write_itk_affine
+    from harmony_app.imaging.grid import SPACE
+
+    def make(folder: Path, people: int) -> list[str]:
+        head, to_working = make_head('T1w', spacing=5.0)
+        raw, known = folder / 'bids', folder / 'known'
+        for number in range(1, people + 1):
+            anat = f'sub-{number:02d}/anat'
+            for root in (raw, known):
+                (root / anat).mkdir(parents=True)
+            # Nobody's head is as bright as another's.
+            data = np.rint(head.data * (1 + number / 10)).astype(np.int16)
+            nib.save(
+                nib.Nifti1Image(data, head.affine), raw / anat / f'sub-{number:02d}_T1w.nii.gz'
+            )
+            name = f'sub-{number:02d}_from-T1w_to-{SPACE}_mode-image_xfm.txt'
+            write_itk_affine(known / anat / name, to_working)
+        description = {'Name': 'heads', 'BIDSVersion': '1.10.0', 'DatasetType': 'raw'}
+        (raw / 'dataset_description.json').write_text(json.dumps(description))
+        return ['--derivatives', f'known={known}', '--method', 'histogram-matching', '--sloppy']
+
+    return make

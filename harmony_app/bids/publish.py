@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,10 +53,7 @@ def is_finished(root: Path, session: str, digest: str | None) -> bool:
 def staging(root: Path, session: str) -> Iterator[Path]:
     """A folder on the disk of the results that is moved into place by :func:`publish`."""
     folder = Path(root) / 'logs' / '.staging' / f'{session}-{uuid.uuid4().hex[:8]}'
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise OutputError(f'cannot write {folder}: {error.strerror}') from error
+    _make_folder(folder)
     try:
         yield folder
     finally:
@@ -65,6 +63,20 @@ def staging(root: Path, session: str) -> Iterator[Path]:
             folder.parent.rmdir()
         except OSError:
             pass
+
+
+def _make_folder(folder: Path, tries: int = 20) -> None:
+    """Make a folder whose parent another session may remove just now, when it is empty."""
+    for left in reversed(range(tries)):
+        try:
+            folder.mkdir(parents=True)
+            return
+        except OSError as error:
+            # Gone between two steps, or there for the first and gone for the second.
+            raced = isinstance(error, FileNotFoundError | FileExistsError)
+            if not (raced and left):
+                raise OutputError(f'cannot write {folder}: {error.strerror}') from error
+            time.sleep(0.01)
 
 
 def publish(root: Path, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,13 @@ from harmony_app.methods.registry import get_method, method_takes, packaged_mode
 from harmony_app.workflows.targets import Targets
 
 logger = logging.getLogger('harmony_app')
+
+LOCAL_PLUGINS = ('Linear', 'MultiProc', 'LegacyMultiProc')
+"""Plugins of Nipype that run nodes on this machine."""
+
+CLUSTER_PLUGINS = ('SLURM', 'SGE', 'PBS', 'LSF', 'OAR', 'Condor')
+"""Plugins that send nodes to others. Those that send a whole graph at once (``SLURMGraph``,
+``SGEGraph``, ``CondorDAGMan``) return before it has run: nothing could be told of the scans."""
 
 
 LOW_BATCH = 4
@@ -127,13 +135,16 @@ def check_folders(config: RunConfig) -> None:
             _probe(config.export_dir, '--export-dir')
 
 
-def check_device(device: str) -> str:
+def check_device(device: str, plugin_file: Path | None = None) -> str:
     """Device to run on.
 
     Parameters
     ----------
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    plugin_file : Path, optional
+        YAML with a plugin. Where it sends nodes to other machines, what this one has tells
+        nothing: CUDA that is asked for is taken to be there, and ``auto`` is the CPU.
 
     Raises
     ------
@@ -142,6 +153,8 @@ def check_device(device: str) -> str:
     """
     if device == 'cpu':
         return 'cpu'
+    if plugin_file is not None and read_plugin(plugin_file)[0] in CLUSTER_PLUGINS:
+        return 'cpu' if device == 'auto' else device
     if device == 'auto' and not _may_have_gpu():
         return 'cpu'
     import torch
@@ -259,7 +272,8 @@ def read_plugin(path: Path) -> tuple[str, dict]:
     Raises
     ------
     OptionError
-        Where the file cannot be read or names no plugin.
+        Where the file cannot be read, names no plugin that can be used, or one whose commands
+        are not there.
     """
     import yaml
 
@@ -271,7 +285,18 @@ def read_plugin(path: Path) -> tuple[str, dict]:
         raise OptionError(f'--use-plugin {path} is not YAML: {error}') from error
     if not isinstance(content, Mapping) or not isinstance(content.get('plugin'), str):
         raise OptionError(f'--use-plugin {path} names no plugin (plugin: SLURM, plugin_args: ...)')
-    return content['plugin'], dict(content.get('plugin_args') or {})
+    name, args = content['plugin'], content.get('plugin_args') or {}
+    if name not in LOCAL_PLUGINS + CLUSTER_PLUGINS:
+        known = ', '.join(LOCAL_PLUGINS + CLUSTER_PLUGINS)
+        raise OptionError(f'--use-plugin {path}: plugin {name} is none of {known}')
+    if not isinstance(args, Mapping):
+        raise OptionError(f'--use-plugin {path}: plugin_args is no mapping (sbatch_args: ...)')
+    if name == 'SLURM' and not shutil.which('sbatch'):
+        raise OptionError(
+            f'--use-plugin {path}: sbatch is not on the PATH; start harmony-app on a node that can '
+            'submit jobs (in a container there is none: send one job for each participant instead)'
+        )
+    return name, dict(args)
 
 
 def _warn_of_version(out: Path) -> None:

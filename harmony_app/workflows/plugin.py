@@ -1,5 +1,6 @@
 """How the nodes are run: one after the other, on several processes, or on a cluster."""
 
+import gc
 import logging
 import multiprocessing
 from collections.abc import Callable
@@ -8,41 +9,19 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from pathlib import Path
 
-import networkx as nx
-from nipype.pipeline.engine.utils import topological_sort
 from nipype.pipeline.plugins import LinearPlugin, MultiProcPlugin
 from nipype.pipeline.plugins.multiproc import process_initializer, run_node
 from nipype.pipeline.plugins.tools import report_crash
 
 from harmony_app.workflows.checks import read_plugin
 from harmony_app.workflows.resources import monitor
+from harmony_app.workflows.session_order import SessionOrder, session_by_session
+from harmony_app.workflows.slurm import Slurm
 
 logger = logging.getLogger('harmony_app')
 
 LOGGERS = ('nipype.workflow', 'nipype.interface', 'nipype.utils', 'nipype.filemanip')
 """Loggers of Nipype that speak of every node."""
-
-
-def session_by_session(graph: nx.DiGraph) -> list:
-    """Nodes in an order in which a session is ended before the next begins.
-
-    Nipype goes step by step: every scan of a large dataset would be prepared, and kept on
-    disk, before the first result is written. What the target needs comes first.
-
-    Parameters
-    ----------
-    graph : DiGraph
-        Nodes and what they depend on.
-    """
-    nodes, _ = topological_sort(graph)
-    first = {node for node in nodes if node.name == 'encode_target'}
-    first |= {before for node in first for before in nx.ancestors(graph, node)}
-    ranks: dict[str, int] = {}
-    keys = {}
-    for index, node in enumerate(nodes):
-        workflow = node.fullname.split('.')[-2].removesuffix('_wf').removesuffix('_prepare')
-        keys[node] = (node not in first, ranks.setdefault(workflow, len(ranks)), index)
-    return list(nx.lexicographical_topological_sort(graph, key=keys.__getitem__))
 
 
 class OneByOne(LinearPlugin):
@@ -78,7 +57,7 @@ class OneByOne(LinearPlugin):
             self._status_callback(node, status)
 
 
-class PatientMultiProc(MultiProcPlugin):
+class PatientMultiProc(SessionOrder, MultiProcPlugin):
     """Nipype's MultiProc, but a worker that was killed ends its node and not the run.
 
     Where the operating system kills a worker (most often for memory), the pool is broken,
@@ -90,13 +69,17 @@ class PatientMultiProc(MultiProcPlugin):
         self.pool.shutdown(wait=False)
         self.pool = self._make_pool()
 
-    def _generate_dependency_list(self, graph):
-        super()._generate_dependency_list(graph)
-        index = {node: i for i, node in enumerate(self.procs)}
-        order = [index[node] for node in session_by_session(graph)]
-        self.procs = [self.procs[i] for i in order]
-        self.depidx = self.depidx.tocsr()[order][:, order].tolil()
-        self.refidx = self.depidx.astype(int)
+    def run(self, graph, config, updatehash=False):
+        """Run all nodes.
+
+        Nipype collects garbage each time it looks for the next node, several times a second;
+        all that the libraries hold would be looked through, for half of a processor.
+        """
+        gc.freeze()
+        try:
+            super().run(graph, config, updatehash)
+        finally:
+            gc.unfreeze()
 
     def _submit_job(self, node, updatehash=False):
         try:
@@ -180,7 +163,8 @@ def make_plugin(
     memory_gb : float or None
         Memory that the nodes may take together; None for nine tenths of the machine's.
     plugin_file : Path or None
-        YAML with ``plugin`` and ``plugin_args``; it decides alone where it is given.
+        YAML with ``plugin`` and ``plugin_args``; it decides alone where it is given. ``SLURM``
+        is :class:`~harmony_app.workflows.slurm.Slurm`, the others are Nipype's.
     nodes_use_gpu : bool
         Whether some nodes take an accelerator.
     verbose : bool
@@ -203,10 +187,13 @@ def make_plugin(
     Raises
     ------
     OptionError
-        Where the YAML cannot be read or names no plugin.
+        Where the YAML cannot be read or names no plugin that can be used.
     """
     if plugin_file is not None:
-        return read_plugin(plugin_file)
+        name, args = read_plugin(plugin_file)
+        if progress is not None:
+            args['status_callback'] = progress
+        return (Slurm(args) if name == 'SLURM' else name), args
     args: dict = {'n_procs': nprocs, 'raise_insufficient': False}
     args['worker_level'] = 'INFO' if verbose else 'CRITICAL'
     if memory_gb is not None:

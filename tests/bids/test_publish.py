@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from harmony_app.bids.publish import (
@@ -94,3 +96,16 @@ def test_a_marker_that_cannot_be_read_counts_for_nothing(tmp_path):
     marker_path(tmp_path, 'sub-01').parent.mkdir(parents=True)
     marker_path(tmp_path, 'sub-01').write_text('{')
     assert not is_finished(tmp_path, 'sub-01', 'd')
+
+
+def test_sessions_that_end_at_once_do_not_take_the_folder_from_each_other(tmp_path):
+    """One removes the empty parent between the two steps in which another makes its own."""
+
+    def stage(number):
+        for _ in range(200):
+            with staging(tmp_path, f'sub-{number}') as folder:
+                (folder / 'file').touch()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(stage, range(4)))
+    assert not (tmp_path / 'logs' / '.staging').exists()

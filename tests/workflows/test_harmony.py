@@ -10,7 +10,7 @@ from nipype.pipeline.engine.utils import generate_expanded_graph
 from harmony_app.bids.discovery import Selection, discover
 from harmony_app.workflows.harmony import init_harmony_wf, init_prepare_wf, init_session_wf
 from harmony_app.workflows.plans import MethodSettings, SessionPlan
-from harmony_app.workflows.plugin import session_by_session
+from harmony_app.workflows.session_order import session_by_session
 from harmony_app.workflows.site_averages import SiteAverages
 
 
