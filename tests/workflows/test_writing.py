@@ -91,7 +91,7 @@ def test_a_sidecar_tells_how_slices_were_divided(tmp_path, factor, words):
     scan = tmp_path / 'sub-01' / 'anat' / f'{T2W}.nii.gz'
     facts = {'name': T2W, 'path': str(scan), 'volume': None, 'skull_stripped': False}
     facts |= {'zooms': [1.0, 1.0, 5.0], 'axes': 'RAS', 'thick': True, 'thin_factor': factor}
-    facts |= {'bias_corrected': True, 'notes': ['a note']}
+    facts |= {'bias_corrected': True, 'notes': ['a note'], 'transform': None}
     session = SimpleNamespace(facts={'skull_stripped': False, 'doubtful': False})
     outputs = SessionOutputs(tmp_path, tmp_path, {}, {'sub': '01'}, {}, session, [], tmp_path)
     for space in ('MNI152NLin2009aSym', None):
