@@ -279,6 +279,7 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         impute=config.impute,
         sites=plan.sites,
         sloppy=config.keeps_bias,
+        super_resolution=config.super_resolution,
         bare={'skip': True, 'force': False}.get(config.skull_strip),
         spaces=config.output_spaces,
     )

@@ -172,6 +172,7 @@ def _from_arguments(arguments: argparse.Namespace) -> RunConfig:
         fusion=arguments.fusion,
         noise=arguments.noise,
         site_average=arguments.site_average,
+        super_resolution=arguments.super_resolution,
         impute=tuple(c for c in CONTRASTS if c in arguments.impute),
         include_contrast_enhanced=arguments.include_contrast_enhanced,
         skull_strip=arguments.skull_strip,

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from harmony_app.cli_types import flags
-from harmony_app.config import IGNORABLE
+from harmony_app.config import IGNORABLE, SUPER_RESOLUTION
 from harmony_app.imaging.grid import SPACES
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.registry import METHOD_NAMES
@@ -135,6 +135,13 @@ def add_harmonization(parser: argparse.ArgumentParser) -> None:
         help='let people keep what they differ in: a scan goes to the target as the average of its '
         'site does, by a style of the model that has its name, or for site:NAME by the dataset '
         "(auto), by the dataset for all targets, or not at all (transfer's, and haca3's with it)",
+    )
+    group.add_argument(
+        *flags('super-resolution'),
+        choices=SUPER_RESOLUTION,
+        default='auto',
+        help='divide slices into thin ones for the template grid, learnt from the planes of the '
+        'scan itself: those above 2.5 mm (auto), all that can be (on), or none (off)',
     )
     group.add_argument(
         '--impute',

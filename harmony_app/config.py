@@ -40,6 +40,9 @@ TASKS = ('report', 'evaluate', 'train', 'adapt', 'styles', 'synthesize')
 """What the group level can do; the first is the default."""
 
 
+SUPER_RESOLUTION = ('auto', 'on', 'off')
+"""Which slices are divided into thin ones: those above 2.5 mm, all that can be, none."""
+
 IGNORABLE = ('bias-field', 'brain-mask')
 """What ``--ignore`` can leave out."""
 
@@ -80,6 +83,8 @@ class RunConfig:
         Settings of methods that take them.
     site_average : str
         Whose averages of a scan's own site are taken: ``auto``, ``dataset`` or ``off``.
+    super_resolution : str
+        Which slices are divided into thin ones, one of :data:`SUPER_RESOLUTION`.
     impute : tuple of str
         Contrasts to make where they were not acquired.
     include_contrast_enhanced : bool
@@ -160,6 +165,7 @@ class RunConfig:
     fusion: str | None = None
     noise: str | None = None
     site_average: str = 'auto'
+    super_resolution: str = 'auto'
     impute: tuple[str, ...] = ()
     include_contrast_enhanced: bool = False
     skull_strip: str = 'auto'
@@ -202,6 +208,7 @@ class RunConfig:
     def result_settings(self) -> dict:
         """The settings that change voxels, and nothing else (no folders, no resources)."""
         names = ('method', 'target', 'detail', 'fusion', 'noise', 'site_average', 'random_seed')
+        names += ('super_resolution',)
         settings = {name: _plain(getattr(self, name)) for name in names} | {
             'impute': sorted(self.impute),
             'sloppy': self.keeps_bias,

@@ -124,8 +124,14 @@ def test_settings_that_change_no_voxel_change_no_hash():
     settings = config_of().result_settings()
     same = config_of('--nprocs', '7', '-w', '/elsewhere', '-v', '--participant-label', '01')
     assert same.result_settings() == settings
-    for other in (['--method', 'none'], ['--random-seed', '1'], ['--target', 'x'], ['--sloppy']):
-        assert config_of(*other).result_settings() != settings
+    for other in (
+        '--method none',
+        '--random-seed 1',
+        '--target x',
+        '--sloppy',
+        '--super-resolution off',
+    ):
+        assert config_of(*other.split()).result_settings() != settings
 
 
 def test_help_is_light_and_imports_nothing_heavy():

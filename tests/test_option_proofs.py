@@ -35,6 +35,7 @@ PROOFS = {
     '--noise': 'test_options.py::test_settings_of_methods_reach_the_node',
     '--impute': 'test_options.py::test_settings_of_methods_reach_the_node',
     '--site-average': 'test_options.py::test_averages_of_sites_are_measured_where_they_are_wanted',
+    '--super-resolution': 'test_options.py::test_what_becomes_of_thick_slices_is_chosen',
     '--skull-strip': 'test_options.py::test_whether_a_scan_is_a_bare_brain_is_seen_or_said',
     '--ignore': 'test_options.py::test_bias_fields_are_left_where_they_are',
     '--output-spaces': 'test_options.py::test_the_grids_of_the_results_are_chosen',

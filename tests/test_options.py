@@ -186,6 +186,14 @@ def test_bias_fields_are_left_where_they_are(built, plan_of):
     assert len(digests) == 2
 
 
+def test_what_becomes_of_thick_slices_is_chosen(built, plan_of):
+    choices = ('auto', 'on', 'off')
+    given = [('--super-resolution', choice) for choice in choices]
+    assert [built(*pair).prepare.super_resolution for pair in given] == [*choices]
+    assert built().prepare.super_resolution == 'auto'
+    assert len({plan_of(*pair).sessions[0].digest for pair in given}) == 3
+
+
 def test_whether_a_scan_is_a_bare_brain_is_seen_or_said(built, plan_of):
     from nipype.interfaces.base import Undefined
 

@@ -58,3 +58,14 @@ class Compute:
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """A copy of an array on the device, as float32."""
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self.device)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch: sums in one order, whatever the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

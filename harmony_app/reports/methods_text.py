@@ -78,7 +78,9 @@ class Facts:
     scans, sessions : int
         How many were harmonized.
     thick : tuple of str
-        Contrasts with thick slices.
+        Contrasts with thick slices that were interpolated only.
+    divided : tuple of str
+        Contrasts with thick slices that were divided into thin ones.
     bias_corrected : str
         ``all``, ``some`` or ``none``.
     tissue_field : bool
@@ -96,6 +98,7 @@ class Facts:
     scans: int
     sessions: int
     thick: tuple[str, ...] = ()
+    divided: tuple[str, ...] = ()
     bias_corrected: str = 'all'
     tissue_field: bool = False
     several: bool = False
@@ -155,6 +158,12 @@ def _preprocessing(facts: Facts) -> str:
             text += 'The other scans of the session were aligned rigidly to it. '
     if facts.masks_given:
         text += 'Brain masks were those of another dataset. '
+    if facts.divided:
+        text += (
+            f'Thick slices ({_listed(facts.divided)}) were divided into thin ones of about 1 mm by '
+            f'self-supervised super-resolution in the manner of SMORE {cite("zhao2021")}, then '
+            "interpolated on the template's grid by cubic B-splines. "
+        )
     if facts.thick:
         text += (
             f'Thick slices ({_listed(facts.thick)}) were interpolated to 1 mm by cubic B-splines on '

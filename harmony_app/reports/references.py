@@ -295,6 +295,18 @@ _WORKS = (
         '10.21105/joss.01294',
     ),
     Reference(
+        'zhao2021',
+        'Zhao et al., 2021',
+        'Zhao, Can and Dewey, Blake E. and Pham, Dzung L. and Calabresi, Peter A. and Reich, Daniel '
+        'S. and Prince, Jerry L.',
+        'SMORE: A self-supervised anti-aliasing and super-resolution algorithm for MRI using deep '
+        'learning',
+        _TMI,
+        2021,
+        '40(3):805-817',
+        '10.1109/TMI.2020.3037187',
+    ),
+    Reference(
         'zuo2021',
         'Zuo et al., 2021',
         'Zuo, Lianrui and Dewey, Blake E. and Liu, Yihao and He, Yufan and Newsome, Scott D. and '

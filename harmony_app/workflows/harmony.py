@@ -26,7 +26,7 @@ from harmony_app.workflows.site_averages import SiteAverages
 
 NO_AVERAGES = SiteAverages()
 
-PREPARE_GB, ALIGN_GB, FINISH_GB, HARMONIZE_GB, WRITE_GB = 1.5, 1.5, 1.0, 3.0, 1.5
+PREPARE_GB, ALIGN_GB, FINISH_GB, HARMONIZE_GB, WRITE_GB = 1.5, 1.5, 1.5, 3.0, 1.5
 """Memory of the nodes for a session of 1 mm scans, with the libraries they load."""
 
 
@@ -45,6 +45,7 @@ def init_harmony_wf(
     sites: SiteAverages = NO_AVERAGES,
     sloppy: bool = False,
     bare: bool | None = None,
+    super_resolution: str = 'auto',
     spaces: Sequence[str] = SPACES,
     name: str = 'harmony_wf',
 ) -> pe.Workflow:
@@ -76,6 +77,8 @@ def init_harmony_wf(
         Leave bias fields where they are.
     bare : bool, optional
         Whether the scans show brains only; by default the background of each tells.
+    super_resolution : str
+        Which slices are divided into thin ones: ``auto``, ``on`` or ``off``.
     spaces : sequence of str
         Grids that images are written on: ``native`` and that of the template.
     name : str
@@ -102,6 +105,7 @@ def init_harmony_wf(
     workflow.add_nodes([inputnode, outputnode])
     # Preparation stands apart from the session: another target finds it in the cache.
     common = {'seed': method.seed, 'sloppy': sloppy, 'bare': bare}
+    common['super_resolution'] = super_resolution
     prepare = {plan.name: _init_named_prepare_wf(plan, **common) for plan in sessions}
     workflow.add_nodes(list(prepare.values()))
 
@@ -159,6 +163,7 @@ def init_session_wf(
     sites: SiteAverages = NO_AVERAGES,
     sloppy: bool = False,
     bare: bool | None = None,
+    super_resolution: str = 'auto',
     spaces: Sequence[str] = SPACES,
     prepared_outside: bool = False,
     name: str = 'session_wf',
@@ -171,7 +176,8 @@ def init_session_wf(
         The session.
     prepared_outside : bool
         Whether the records of the prepared session come in by the ``inputnode``.
-    method, styles, bids_dir, output_dir, run, settings, impute, sites, sloppy, bare, spaces, name
+    method, styles, bids_dir, output_dir, run, settings, impute, sites, sloppy, bare
+    super_resolution, spaces, name
         As for :func:`init_harmony_wf`.
 
     Inputs
@@ -234,6 +240,7 @@ def init_session_wf(
             seed=method.seed,
             sloppy=sloppy,
             bare=bare,
+            super_resolution=super_resolution,
             name='prepare_wf',
         )
         prefix = 'outputnode.'
@@ -258,6 +265,7 @@ def init_prepare_wf(
     seed: int,
     sloppy: bool = False,
     bare: bool | None = None,
+    super_resolution: str = 'auto',
     name: str = 'prepare_wf',
 ) -> pe.Workflow:
     """Build the preparation of one session: bias field, alignment, working grid, profile.
@@ -274,6 +282,8 @@ def init_prepare_wf(
         Leave bias fields where they are.
     bare : bool, optional
         Whether the scans show brains only; by default the background of each tells.
+    super_resolution : str
+        Which slices are divided into thin ones: ``auto``, ``on`` or ``off``.
     name : str
         Name of the workflow.
 
@@ -316,7 +326,7 @@ def init_prepare_wf(
             inputs['volume'] = scan.volume
         if scan.site:
             inputs['site'] = scan.site
-        inputs['sloppy'] = sloppy
+        inputs |= {'sloppy': sloppy, 'super_resolution': super_resolution}
         if bare is not None:
             inputs['bare'] = bare
         inputs |= {key: str(path) for key, path in given.get(scan.name, {}).items()}

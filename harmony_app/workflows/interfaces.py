@@ -13,6 +13,8 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from harmony_app.config import SUPER_RESOLUTION
+
 
 class _RecordOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc='record of the step')
@@ -28,6 +30,9 @@ class _PrepareInputSpec(BaseInterfaceInputSpec):
     transform_file = File(exists=True, desc='affine transform to the template, ITK text')
     sloppy = traits.Bool(False, usedefault=True, desc='leave the bias field where it is')
     bare = traits.Bool(desc='whether the scan shows a brain only')
+    super_resolution = traits.Enum(
+        *SUPER_RESOLUTION, usedefault=True, desc='which thick slices are divided'
+    )
 
 
 class PrepareScan(SimpleInterface):
@@ -51,6 +56,7 @@ class PrepareScan(SimpleInterface):
             Path(given.transform_file) if isdefined(given.transform_file) else None,
             given.sloppy,
             given.bare if isdefined(given.bare) else None,
+            given.super_resolution,
         )
         self._results['out_file'] = str(out)
         return runtime

@@ -219,10 +219,14 @@ class SessionOutputs:
             }
             if facts['transform'] is not None:
                 described['SourceScan']['TransformGiven'] = True
+            divided = facts['thin_factor'] is not None
+            if divided:
+                described['SourceScan']['SuperResolutionFactor'] = facts['thin_factor']
             if facts['volume'] is not None:
                 described['SourceScan']['Volume'] = facts['volume']
             if space:
-                described['Interpolation'] = 'cubic B-spline, once'
+                before = 'super-resolution of slices, then ' if divided else ''
+                described['Interpolation'] = f'{before}cubic B-spline, once'
         fields = image_sidecar(desc, sources, stripped, space, raw, **described)
         write_json(self._made(name, sidecar_path(image)), fields)
 

@@ -33,7 +33,12 @@ def gather_facts(subjects: Sequence[Subject]) -> Facts | None:
         version=max(str(scan.sidecar.get('HarmonyAppVersion', __version__)) for scan in scans),
         scans=len(scans),
         sessions=sum(any(s.sidecar for s in session.scans) for session in sessions),
-        thick=_in_order(s.contrast for s in scans if _source(s).get('ThickSlices')),
+        thick=_in_order(
+            s.contrast
+            for s in scans
+            if _source(s).get('ThickSlices') and not _source(s).get('SuperResolutionFactor')
+        ),
+        divided=_in_order(s.contrast for s in scans if _source(s).get('SuperResolutionFactor')),
         bias_corrected='some' if len(corrected) > 1 else 'all' if True in corrected else 'none',
         tissue_field=any(scan.before.get('TissueFieldRange') for scan in scans),
         several=any(sum(bool(s.sidecar) for s in session.scans) > 1 for session in sessions),

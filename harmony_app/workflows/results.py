@@ -21,6 +21,7 @@ WITHOUT_EFFECT = {
     'fusion': '--fusion',
     'noise': '--noise',
     'site_average': '--site-average',
+    'super_resolution': '--super-resolution',
     'impute': '--impute',
     'include_contrast_enhanced': '--include-contrast-enhanced',
     'skip_bids_validation': '--skip-bids-validation',

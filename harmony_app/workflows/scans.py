@@ -21,6 +21,7 @@ def init_harmonize_scans_wf(
     method: MethodSettings,
     styles: Mapping[str, Style],
     sloppy: bool = False,
+    super_resolution: str = 'auto',
     name: str = 'harmonize_scans_wf',
 ) -> pe.Workflow:
     """Build a workflow that harmonizes the scans of one session.
@@ -40,6 +41,8 @@ def init_harmonize_scans_wf(
         by name.
     sloppy : bool
         Leave bias fields where they are: for tests, or where they were corrected before.
+    super_resolution : str
+        Which slices are divided into thin ones for the template grid: ``auto``, ``on`` or ``off``.
     name : str
         Name of the workflow.
 
@@ -93,7 +96,12 @@ def init_harmonize_scans_wf(
     outputnode = pe.Node(niu.IdentityInterface(outputs), name='outputnode')
     known = json.dumps({c: s.to_dict() for c, s in styles.items()}, sort_keys=True)
     prepare_wf = init_prepare_wf(
-        scans=scans, given={}, seed=method.seed, sloppy=sloppy, name='prepare_wf'
+        scans=scans,
+        given={},
+        seed=method.seed,
+        sloppy=sloppy,
+        super_resolution=super_resolution,
+        name='prepare_wf',
     )
     harmonize = pe.Node(
         HarmonizeSession(styles=known, **method.interface_inputs()),

@@ -21,6 +21,7 @@ from harmony_app.imaging.io import NativeScan, is_thick, read_scan
 from harmony_app.imaging.masks import is_skull_stripped
 from harmony_app.imaging.profile import measure_profile
 from harmony_app.imaging.resample import resample
+from harmony_app.imaging.slice_profile import thin_factor
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.workflows.records import Record, write_record
@@ -30,6 +31,10 @@ logger = logging.getLogger('harmony_app')
 DEFACED_NOTE = 'the face was removed (defaced): the brain is harmonized as that of any scan'
 
 SPLINE_NOTE = 'thick slices were brought to 1 mm by cubic B-splines'
+SUPER_RESOLUTION_NOTE = (
+    'each slice was divided into {} by self-supervised super-resolution for what lies on the '
+    'template grid; the result on the grid of the scan has the slices of the scan'
+)
 
 
 def load_native(path: Path, volume: int | None, folder: Path) -> NativeScan:
@@ -81,6 +86,7 @@ def prepare_scan(
     transform_file: Path | None = None,
     sloppy: bool = False,
     bare: bool | None = None,
+    super_resolution: str = 'auto',
 ) -> Path:
     """Read a scan, check it, take its bias field off.
 
@@ -100,6 +106,9 @@ def prepare_scan(
         Leave the bias field where it is.
     bare : bool, optional
         Whether the scan shows a brain only; by default its background tells.
+    super_resolution : str
+        Which slices :func:`finish_scan` divides
+        (:func:`~harmony_app.imaging.slice_profile.thin_factor`).
     """
     facts = {'name': name, 'contrast': contrast, 'path': str(path), 'volume': volume, 'site': site}
     try:
@@ -120,13 +129,17 @@ def prepare_scan(
         elif field is None:
             notes.append('no bias field could be estimated')
         thick = is_thick(scan.geometry.zooms)
-        if thick:
+        factor = thin_factor(scan.geometry.zooms, super_resolution)
+        if factor:
+            notes.append(SUPER_RESOLUTION_NOTE.format(factor))
+        elif thick:
             notes.append(SPLINE_NOTE)
         facts |= {
             'affine': scan.volume.affine.tolist(),
             'zooms': list(scan.geometry.zooms),
             'axes': scan.geometry.axes,
             'thick': bool(thick),
+            'thin_factor': factor,
             'skull_stripped': bool(is_skull_stripped(scan.volume) if bare is None else bare),
             'bare': bare,
             'bias_corrected': field is not None,
@@ -209,6 +222,9 @@ def align_session(out: Path, prepared: Sequence[Path], seed: int = SEED) -> Path
 def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
     """Resample a scan once to the working grid, take the field off that its tissues show, scale, measure.
 
+    Thick slices are divided into thin ones on the scan's own axes first, where
+    :func:`prepare_scan` found that they can be.
+
     Parameters
     ----------
     out : Path
@@ -226,7 +242,12 @@ def finish_scan(out: Path, prepared: Path, aligned: Path) -> Path:
         failure = failure or {'message': f'{name}: not aligned', 'exit_code': int(ExitCode.FAILURE)}
         return write_record(out, facts | {'failure': failure})
     to_working = np.array(session.facts['to_working'][name])
-    working = resample(volume_of(scan), WORKING_SHAPE, WORKING_AFFINE, to_working)
+    volume = volume_of(scan)
+    if scan.facts['thin_factor']:
+        from harmony_app.engine.super_resolution import super_resolve
+
+        volume = super_resolve(volume, scan.facts['thin_factor'])
+    working = resample(volume, WORKING_SHAPE, WORKING_AFFINE, to_working)
     brain, tissues = session.array('brain'), session.array('tissues')
     fluid = session.array('fluid') if 'fluid' in session else None
     field = None

@@ -30,6 +30,7 @@ def test_every_method_has_its_sentence(name):
         ({'bias_corrected': 'none'}, 'non-uniformity was not corrected', 'N4'),
         ({'bias_corrected': 'some'}, 'of scans that allowed it', 'of each scan'),
         ({'thick': ('FLAIR',)}, 'Thick slices (FLAIR)', 'shared was divided'),
+        ({'divided': ('T2w',)}, 'Thick slices (T2w) were divided', 'were interpolated to 1 mm'),
         ({'tissue_field': True}, 'shared was divided out (Wells et al., 1996)', 'Thick'),
         ({'several': True}, 'were aligned rigidly to it', 'Brain masks were those'),
         ({'masks_given': True}, 'Brain masks were those of another dataset', 'aligned rigidly to'),

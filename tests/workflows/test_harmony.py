@@ -63,6 +63,17 @@ def test_a_session_is_a_few_coarse_nodes(sessions, tmp_path, make_style):
     ]
 
 
+def test_every_scan_is_told_what_becomes_of_thick_slices(sessions, tmp_path, make_style):
+    outside = {'T1w': sessions[2].scans}
+    workflow = build(
+        sessions[:1], tmp_path, make_style, super_resolution='off',
+        target_scans=outside, target_names={'T1w': 'x'},
+    )  # fmt: skip
+    workflow.base_dir = str(tmp_path)
+    nodes = [n for n in workflow._create_flat_graph().nodes() if n.name.startswith('prepare_')]
+    assert [node.interface.inputs.super_resolution for node in nodes] == ['off'] * 3
+
+
 def test_a_target_session_is_prepared_once(sessions, tmp_path, make_style):
     scans = {'T1w': sessions[0].scans[:1]}
     workflow = build(sessions, tmp_path, make_style, target_scans=scans, target_names={'T1w': 'x'})

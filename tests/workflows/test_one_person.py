@@ -111,7 +111,7 @@ def test_the_page_says_what_happened(person):
     }
     defaced = 'the face was removed (defaced)'
     assert [name for name, part in parts.items() if defaced in part] == ['run-2_T1w']
-    assert 'thick slices were brought to 1 mm by cubic B-splines' in parts['acq-2d_FLAIR']
+    assert 'each slice was divided into 2 by' in parts['acq-2d_FLAIR']
     assert 'voxels: <b>3 x 3 x 6 mm</b>' in parts['acq-2d_FLAIR']
     found = page.split('<h2>What was found</h2>')[1].split('<section')[0]
     assert '3 images in the anat folders, 3 used.' in found

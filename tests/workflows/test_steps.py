@@ -1,7 +1,11 @@
+from functools import partial
+
 import nibabel as nib
 import numpy as np
 import pytest
 
+from harmony_app.engine import super_resolution
+from harmony_app.engine.super_resolution import FitSettings, super_resolve
 from harmony_app.errors import ExitCode, ScanError
 from harmony_app.imaging.registration import TemplateRegistration
 from harmony_app.imaging.template import load_template
@@ -227,3 +231,40 @@ def test_the_head_is_laid_on_a_template_of_its_kind(monkeypatch, make_head, bare
     with pytest.raises(Seen) as seen:
         module.align_head(make_head('T1w')[0], bare)
     assert seen.value.args == (bool(bare),)
+
+
+@pytest.mark.parametrize(
+    'choice, factor, note',
+    [('auto', 5, 'divided into 5 by self-supervised'), ('off', None, 'by cubic B-splines')],
+)
+def test_thick_slices_are_divided_before_the_one_interpolation(
+    tmp_path, monkeypatch, choice, factor, note
+):
+    data = np.random.default_rng(0).uniform(50, 100, (100, 100, 24)).astype(np.float32)
+    scan = nib.Nifti1Image(data, np.diag([1, 1, 5, 1.0]))
+    nib.save(scan, tmp_path / 'sub-1_FLAIR.nii.gz')
+    prepared = steps.prepare_scan(
+        tmp_path / 'p.zip', tmp_path / 'sub-1_FLAIR.nii.gz', 'sub-1_FLAIR', 'FLAIR',
+        sloppy=True, super_resolution=choice,
+    )  # fmt: skip
+    record = Record(prepared)
+    assert record.facts['thin_factor'] == factor
+    assert note in record.facts['notes'][-1]
+    # what is harmonized on the native grid keeps the slices of the scan
+    assert record.array('data').shape == (100, 100, 24)
+
+    monkeypatch.setattr(
+        super_resolution, 'super_resolve', partial(super_resolve, settings=FitSettings(steps=1))
+    )
+    resampled = []
+
+    def resample(volume, *rest):
+        resampled.append(volume.shape)
+        raise ScanError('enough')
+
+    monkeypatch.setattr(steps, 'resample', resample)
+    session = {'failures': {}, 'to_working': {'sub-1_FLAIR': np.eye(4).tolist()}}
+    aligned = write_record(tmp_path / 'a.zip', session)
+    with pytest.raises(ScanError, match='enough'):
+        steps.finish_scan(tmp_path / 'f.zip', prepared, aligned)
+    assert resampled == [(100, 100, 24 * (factor or 1))]

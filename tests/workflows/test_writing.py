@@ -1,6 +1,7 @@
 """What the tables and the end of a session say of the artifacts of its scans."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,3 +84,20 @@ def test_images_are_written_on_the_grids_that_were_asked_for(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(AttributeError):
         write('native', SPACE).write_session_maps()
+
+
+@pytest.mark.parametrize('factor, words', [(5, 'super-resolution'), (None, 'cubic')])
+def test_a_sidecar_tells_how_slices_were_divided(tmp_path, factor, words):
+    scan = tmp_path / 'sub-01' / 'anat' / f'{T2W}.nii.gz'
+    facts = {'name': T2W, 'path': str(scan), 'volume': None, 'skull_stripped': False}
+    facts |= {'zooms': [1.0, 1.0, 5.0], 'axes': 'RAS', 'thick': True, 'thin_factor': factor}
+    facts |= {'bias_corrected': True, 'notes': ['a note'], 'transform': None}
+    session = SimpleNamespace(facts={'skull_stripped': False, 'doubtful': False})
+    outputs = SessionOutputs(tmp_path, tmp_path, {}, {'sub': '01'}, {}, session, [], tmp_path)
+    for space in ('MNI152NLin2009aSym', None):
+        image = tmp_path / f'{space}_T2w.nii.gz'
+        outputs._sidecar(T2W, image, 'harmonized', SimpleNamespace(facts=facts), space, {})
+        told = json.loads((tmp_path / f'{space}_T2w.json').read_text())
+        assert told['SourceScan'].get('SuperResolutionFactor') == factor
+        assert ('Interpolation' in told) is (space is not None)
+        assert told.get('Interpolation', words).startswith(words)
