@@ -21,6 +21,7 @@ from harmony_app.imaging.grid import SPACE
 from harmony_app.methods.registry import packaged_model
 from harmony_app.workflows import plugin as plugin_module
 from harmony_app.workflows.costs import estimate
+from harmony_app.workflows.slurm import Slurm
 
 T1W = 'sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz'
 FILES = (
@@ -244,7 +245,11 @@ def test_a_plugin_file_takes_the_place_of_our_plugin(built, tmp_path):
     file = tmp_path / 'plugin.yml'
     file.write_text('plugin: SLURM\nplugin_args: {sbatch_args: "-p long"}\n')
     run = built('--use-plugin', file)
-    assert (run.plugin, run.args) == ('SLURM', {'sbatch_args': '-p long'})
+    assert isinstance(run.plugin, Slurm)
+    assert run.plugin.options == ['-p', 'long']
+    assert run.args['sbatch_args'] == '-p long'
+    file.write_text('plugin: SGE\n')
+    assert built('--use-plugin', file).plugin == 'SGE'
 
 
 def test_resources_are_watched_when_asked_for(built):

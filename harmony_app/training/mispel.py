@@ -120,12 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add('--sites', nargs='+', default=Settings.sites, help='scanners of the phantom')
     add('--contrasts', nargs='+', default=Settings.contrasts, help='each has its own units')
-    for name, text in (
-        ('coupling', 'lambda 2'),
-        ('harmonization', 'lambda 4'),
-        ('embedding', 'share of the budget of step 1'),
-    ):
-        add(f'--{name}', type=float, default=getattr(Settings, name), help=text)
+    usual = Settings()
+    add('--coupling', type=float, default=usual.coupling, help='lambda 2')
+    add('--harmonization', type=float, default=usual.harmonization, help='lambda 4')
+    add('--embedding', type=float, default=usual.embedding, help='share of the budget of step 1')
     options = parser.parse_args(arguments)
     numbers = ('variant', 'size', 'coupling', 'harmonization', 'embedding')
     named = {name: tuple(getattr(options, name)) for name in ('sites', 'contrasts')}

@@ -134,8 +134,8 @@ def describe_end(output_dir: Path, logs: Path, counts: str, seconds: float) -> l
     seconds : float
         Duration of the run.
     """
-    told = [f'results in {output_dir}']
-    pages = sorted(output_dir.glob('sub-*.html'))
-    if pages:
-        told.append(f'reports: {pages[0] if len(pages) == 1 else output_dir / "sub-*.html"}')
-    return [*told, f'settings and logs in {logs}', f'{counts} in {in_words(seconds)}']
+    return [
+        f'results in {output_dir}',
+        f'settings and logs in {logs}',
+        f'{counts} in {in_words(seconds)}',
+    ]

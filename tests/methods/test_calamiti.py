@@ -63,7 +63,7 @@ def method(fused=('T2w',), **options):
     if fused:
         fusion = nn.ModuleDict({contrast: FusionNet(4) for contrast in fused})
         for network in fusion.values():
-            network.head.bias.data.fill_(0.25)  # not the median any more
+            network.head.bias.data[0] = 10.0  # the axial result alone
     options.setdefault('transfer', Halves())
     return Calamiti(nets, fusion, {'styles': []}, **options)
 
@@ -121,7 +121,7 @@ def test_each_contrast_has_its_own_fusion_or_the_median(scans, target):
     median = method(fused=()).harmonize([scans['T1w']], target)[0]
     assert network.settings['Fusion'] == 'network'
     assert median.settings['Fusion'] == 'median'
-    assert np.abs(network.working.data - median.working.data).max() > 0.2
+    assert np.abs(network.working.data - median.working.data).max() > 0.05
     flair = replace(target, contrast='FLAIR')
     bare, fused = (method(fused=f).harmonize([scans['T1w']], flair)[0] for f in ((), ('T2w',)))
     assert fused.settings['Fusion'] == 'median'

@@ -14,23 +14,31 @@ from harmony_app.workflows.resources import monitor, write_resources
 SESSIONS = {'sub_01_wf': 'sub-01'}
 
 
-def work_and_hold():
-    """Use the processor for a while and hold a hundred megabytes, as a step would."""
+def work_and_hold(samples=None):
+    """Use the processor for a while and hold a hundred megabytes, as a step would.
+
+    Until a file of samples, where one is given, has some: on a busy machine the first come late.
+    """
     import time
 
     import numpy as np
 
     held = np.ones(100 * 2**20, np.uint8)
-    start = time.process_time()
+    start, deadline = time.process_time(), time.monotonic() + 60
     while time.process_time() - start < 0.6:
         held[:1000].sum()
+    while samples is not None and time.monotonic() < deadline:
+        if len(samples.read_text().splitlines()) > 6:
+            break
+        time.sleep(0.02)
     return int(held[0])
 
 
 def test_a_step_is_sampled_while_it_runs(tmp_path):
     folder = tmp_path / 'logs' / 'resources'
-    with monitor(folder, 'harmony_wf.sub_01_wf.harmonize', period=0.05):
-        work_and_hold()
+    name = 'harmony_wf.sub_01_wf.harmonize'
+    with monitor(folder, name, period=0.05):
+        work_and_hold(folder / f'{name}.txt')
     with monitor(folder, 'harmony_wf.sub_01_wf.write', period=0.05):
         time.sleep(0.3)
     with monitor(folder, 'harmony_wf.sub_01_wf.prepared_scans', period=0.05):
