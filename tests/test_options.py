@@ -90,8 +90,11 @@ def built(folders, monkeypatch):
         monkeypatch.setattr(plugin_module, 'make_plugin', keep)
         monkeypatch.setattr(os, 'environ', dict(os.environ))
         argv = [*folders[0], *folders[1], '--method', method, '--participant-label', '01']
+        everything = Path(folders[0][1]) / 'logs'
+        before = set(everything.glob('2*'))
         code = main([*argv, '--session-label', 'a', *map(str, arguments)])
-        logs = sorted((Path(folders[0][1]) / 'logs').glob('2*'))[-1]
+        # Two runs of one second sort by their random ends: only what is new is this run's.
+        (logs,) = set(everything.glob('2*')) - before
         return SimpleNamespace(
             code=code,
             args=spy.args,
