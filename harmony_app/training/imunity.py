@@ -38,7 +38,17 @@ KNOWN = ('tissue', 'levels')
 DISCRIMINATOR = (16, 32, 32)
 """Channels of the discriminator; the paper calls it a classical CNN."""
 
-ASKED = ('adversarial', 'confusion', 'protocols', 'gammas', 'maps', 'sited', 'slices', 'unlearned')
+ASKED = (
+    'adversarial',
+    'confusion',
+    'protocols',
+    'gammas',
+    'maps',
+    'sited',
+    'slices',
+    't1w',
+    'unlearned',
+)
 """Settings that the command line takes beside those of all trainings on slices."""
 
 
@@ -228,6 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add('--maps', type=float, default=usual.maps, help='share altered by a random map')
     add('--sited', type=float, default=usual.sited, help='share whose site is named')
     add('--slices', type=int, default=usual.slices, help='of a scan, for the module of sites')
+    add('--t1w', type=float, default=usual.t1w, help='share of T1w')
     add('--unlearned', choices=UNLEARNED, default=usual.unlearned, help='what loses the site')
     options = parser.parse_args(arguments)
     settings = replace(
