@@ -44,6 +44,30 @@ def to_ants(data, affine, seed: int = SEED):
     )
 
 
+def run_registration(fixed, moving, initial: np.ndarray, **options) -> dict:
+    """``ants.registration`` that begins at an affine and leaves no file of that behind.
+
+    Parameters
+    ----------
+    fixed, moving : ANTsImage
+    initial : ndarray, shape (4, 4)
+        RAS mm of the fixed image to those of the moving one.
+    **options
+        Of ``ants.registration``.
+
+    Returns
+    -------
+    dict
+        As ANTs gives it; the caller removes its files.
+    """
+    ants = import_ants(options.get('random_seed', SEED))
+    start = write_affine(ants, initial)
+    try:
+        return ants.registration(fixed=fixed, moving=moving, initial_transform=start, **options)
+    finally:
+        remove_files([start])
+
+
 def write_affine(ants, matrix: np.ndarray):
     """File of an ITK affine from a RAS matrix (fixed mm to moving mm)."""
     import tempfile

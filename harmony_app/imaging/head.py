@@ -13,8 +13,8 @@ from harmony_app.imaging.ants_setup import (
     import_ants,
     read_affine,
     remove_files,
+    run_registration,
     to_ants,
-    write_affine,
 )
 from harmony_app.imaging.grid import WORKING_AFFINE, coarse_grid
 from harmony_app.imaging.masks import head_mask, is_skull_stripped
@@ -87,14 +87,15 @@ def align_head(volume: Volume, bare: bool | None = None) -> list[np.ndarray]:
     for start in starts:
         initial = np.eye(4)
         initial[:3, 3] = start - HEAD_CENTRE
-        result = ants.registration(
-            fixed=fixed,
-            moving=image,
+        result = run_registration(
+            fixed,
+            image,
+            initial,
             type_of_transform='Affine',
-            initial_transform=write_affine(ants, initial),
             aff_metric='mattes',
             aff_sampling=32,
-            aff_iterations=(200, 100, 50, 0),
+            aff_random_sampling_rate=0.1,
+            aff_iterations=(100, 50, 10, 0),
             aff_shrink_factors=(4, 2, 1, 1),
             aff_smoothing_sigmas=(2, 1, 0, 0),
             random_seed=20231,

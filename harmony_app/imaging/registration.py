@@ -20,8 +20,8 @@ from harmony_app.imaging.ants_setup import (
     import_ants,
     read_affine,
     remove_files,
+    run_registration,
     to_ants,
-    write_affine,
 )
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE, coarse_grid
 from harmony_app.imaging.masks import is_skull_stripped, largest_component
@@ -161,15 +161,15 @@ def register_rigid(moving: Volume, fixed: Volume, seed: int = 20231) -> np.ndarr
     fixed_image, moving_image = (to_ants(v.data, v.affine) for v in (still, mobile))
     found = []
     for start in starts:
-        result = ants.registration(
-            fixed=fixed_image,
-            moving=moving_image,
+        result = run_registration(
+            fixed_image,
+            moving_image,
+            np.linalg.inv(start),
             type_of_transform='Rigid',
-            initial_transform=write_affine(ants, np.linalg.inv(start)),
             aff_metric='mattes',
             aff_sampling=32,
-            aff_random_sampling_rate=0.25,
-            aff_iterations=(60, 60, 30),
+            aff_random_sampling_rate=0.1,
+            aff_iterations=(60, 30, 5),
             aff_shrink_factors=(4, 2, 1),
             aff_smoothing_sigmas=(2, 1, 0),
             random_seed=seed,
@@ -248,16 +248,17 @@ def _carry_maps(
     # The deformation sees the brain and the skull around it, inside the field of view.
     seen = resample(volume.with_data(np.ones(volume.shape, np.float32)), shape, affine, rigid, 0)
     near = ndimage.binary_dilation(place, iterations=4) & (seen.data > 0)
-    result = ants.registration(
-        fixed=to_ants(aligned.data[box], corner),
-        moving=to_ants(source.data, affine),
+    result = run_registration(
+        to_ants(aligned.data[box], corner),
+        to_ants(source.data, affine),
+        to_template,
         mask=to_ants(near[box], corner),
         type_of_transform='SyNOnly',
-        initial_transform=write_affine(ants, to_template),
-        syn_metric='CC',
-        syn_sampling=2,
-        reg_iterations=(50, 2),
-        grad_step=0.15,
+        # the template's image has the intensities of the scan: bins tell as much as patches, sooner
+        syn_metric='mattes',
+        syn_sampling=32,
+        reg_iterations=(60, 4),
+        grad_step=0.25,
         flow_sigma=3,
         total_sigma=0.5,
         singleprecision=True,
