@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import ndimage
 
 from harmony_app.errors import ModelError, OptionError
 from harmony_app.imaging.curves import (
@@ -38,12 +39,9 @@ from harmony_app.methods.transfer_features import CONDITION, condition_vector, f
 from harmony_app.nets.bilateral import (
     TransferConfig,
     TransferNetwork,
-    sample_grid,
+    sample_planes,
     slice_grid,
 )
-
-CHUNK = 1 << 19
-"""Voxels sliced at once: bounds the memory whatever the scan's size."""
 
 CALIBRATIONS, MEDIAN_CALIBRATIONS = 2, 3
 """Times the tissue levels, and then the plain medians, are measured and corrected."""
@@ -138,20 +136,27 @@ class BilateralGrid:
         device = self.coefficients.device
         world = np.eye(4) if to_working is None else to_working
         matrix = np.linalg.inv(WORKING_AFFINE) @ world @ volume.affine
-        matrix = torch.from_numpy(matrix).float().to(device)
-        flat = np.ascontiguousarray(volume.data, np.float32).reshape(-1)
-        result = np.zeros_like(flat)
-        shown = np.flatnonzero(flat > 0)
-        for start in range(0, len(shown), CHUNK):
-            part = shown[start : start + CHUNK]
-            index = np.stack(np.unravel_index(part, volume.shape), axis=1)
-            points = torch.from_numpy(index).float().to(device) @ matrix[:3, :3].T + matrix[:3, 3]
-            intensity = torch.from_numpy(flat[part]).to(device)
-            base = torch.from_numpy(apply_curve(flat[part], self.base)).to(device)
-            sampled = sample_grid(self.coefficients, points, self.cell)
-            mapped = slice_grid(sampled, intensity, base, self.last_bin, self.guide)
-            result[part] = mapped.cpu().numpy()
-        return result.reshape(volume.shape)
+        data = np.ascontiguousarray(volume.data, np.float32)
+        result = np.zeros_like(data)
+        found = ndimage.find_objects((data > 0).astype(np.uint8))
+        if not found:
+            return result
+        box = found[0]
+        part = data[box]
+        base = apply_curve(part, self.base)
+        planes = sample_planes(self.coefficients, matrix, box, self.cell)
+        for index, sampled in enumerate(planes):
+            intensity, start = (torch.from_numpy(a[index]).to(device) for a in (part, base))
+            mapped = slice_grid(
+                sampled.flatten(1).T,
+                intensity.flatten(),
+                start.flatten(),
+                self.last_bin,
+                self.guide,
+            )
+            mapped = mapped.reshape(intensity.shape) * (intensity > 0)
+            result[box][index] = mapped.cpu().numpy()
+        return result
 
 
 def native_noise(scan: Scan) -> float:
