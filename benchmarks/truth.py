@@ -76,8 +76,8 @@ class TrueAnatomy:
         lesion = _on_working_grid(map_of(bids, source, 'label-L_mask'), to_working) > LIKELY
         lesion &= inside
         carrier = _carrier(bids, source)
-        moved = to_working @ _head(bids, source, source.contrast)
-        moved = moved @ np.linalg.inv(_head(bids, source, carrier))
+        moved = to_working @ position_of(bids, source, source.contrast)
+        moved = moved @ np.linalg.inv(position_of(bids, source, carrier))
         maps = [
             _on_working_grid(map_of(bids, source, f'label-{name}_probseg', carrier), moved)
             for name in TISSUES
@@ -105,7 +105,7 @@ def _carrier(bids: Path, scan: ScanInput) -> str:
     raise InputError(f'{_folder(bids, scan)} holds no tissue maps: simulate the dataset again')
 
 
-def _head(bids: Path, scan: ScanInput, contrast: str) -> np.ndarray:
+def position_of(bids: Path, scan: ScanInput, contrast: str) -> np.ndarray:
     """Millimetres of the head to those of the scanner, shape (4, 4)."""
     path = _map_path(bids, scan, 'desc-brain_mask', contrast)
     sidecar = path.with_name(path.name.removesuffix('.nii.gz') + '.json')

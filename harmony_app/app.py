@@ -241,16 +241,9 @@ def _selection(config: RunConfig) -> Selection:
     )
 
 
-def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> None:
-    from nipype import config as nipype_config
-    from nipype import logging as nipype_logging
-
-    from harmony_app.workflows.graph import draw_graph
-    from harmony_app.workflows.harmony import init_harmony_wf
-    from harmony_app.workflows.plugin import LOGGERS, make_plugin
-    from harmony_app.workflows.resources import write_resources
-
-    method = MethodSettings(
+def method_settings(config: RunConfig, plan: Plan) -> MethodSettings:
+    """What a node needs to make the method."""
+    return MethodSettings(
         name=config.method,
         model=plan.model,
         model_hash=plan.model_hash,
@@ -259,6 +252,26 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         threads=max(config.omp_nthreads, min(config.nprocs, 8)),
         seed=config.random_seed,
     )
+
+
+def make_workflow(config: RunConfig, plan: Plan, run_name: str):
+    """The workflow of a plan, not yet run.
+
+    Parameters
+    ----------
+    config : RunConfig
+    plan : Plan
+        With a session at least.
+    run_name : str
+        Name of the run: of its logs and markers.
+
+    Returns
+    -------
+    nipype.pipeline.engine.Workflow
+    """
+    from harmony_app.workflows.harmony import init_harmony_wf
+
+    method = method_settings(config, plan)
     settings: dict = {
         'HarmonizationMethod': config.method,
         'HarmonyAppVersion': __version__,
@@ -266,7 +279,7 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
     }
     if plan.model is not None:
         settings |= {'HarmonizationModelSHA256': plan.model_hash, 'Device': plan.device}
-    workflow = init_harmony_wf(
+    return init_harmony_wf(
         sessions=plan.sessions,
         method=method,
         styles=plan.targets.styles,
@@ -283,6 +296,17 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         bare={'skip': True, 'force': False}.get(config.skull_strip),
         spaces=config.output_spaces,
     )
+
+
+def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> None:
+    from nipype import config as nipype_config
+    from nipype import logging as nipype_logging
+
+    from harmony_app.workflows.graph import draw_graph
+    from harmony_app.workflows.plugin import LOGGERS, make_plugin
+    from harmony_app.workflows.resources import write_resources
+
+    workflow = make_workflow(config, plan, run_name)
     base = work_folder(config)
     if config.clean_workdir:
         shutil.rmtree(base, ignore_errors=True)
@@ -312,7 +336,7 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         config.nprocs,
         config.memory_gb,
         config.plugin_file,
-        method.uses_gpu,
+        method_settings(config, plan).uses_gpu,
         config.verbose >= NODES,
         progress,
         progress.is_live,
