@@ -63,8 +63,11 @@ def _plan(bids: Path, out: Path) -> None:
 
 
 def _graph(bids: Path, out: Path) -> None:
+    from nipype.pipeline.engine.utils import generate_expanded_graph
+
     from harmony_app.app import make_workflow
 
     config = _config(bids, out)
     workflow = make_workflow(config, make_plan(config), 'paper')
-    workflow._graph.number_of_nodes()
+    # what Nipype does with it before the first node runs
+    generate_expanded_graph(workflow._create_flat_graph())

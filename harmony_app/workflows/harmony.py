@@ -23,6 +23,7 @@ from harmony_app.workflows.measured import RECORDS, connect_measured, prepare_me
 from harmony_app.workflows.names import node_name, scan_node_names
 from harmony_app.workflows.plans import MethodSettings, SessionPlan
 from harmony_app.workflows.site_averages import SiteAverages
+from harmony_app.workflows.wide import WideWorkflow
 
 NO_AVERAGES = SiteAverages()
 
@@ -98,7 +99,7 @@ def init_harmony_wf(
         For each session, by its name with underscores: JSON file, how each scan ended. The
         images are written to ``output_dir``.
     """
-    workflow = pe.Workflow(name=name)
+    workflow = WideWorkflow(name=name)
     inputnode = pe.Node(niu.IdentityInterface(['styles_file', 'sites_file']), name='inputnode')
     ends = {plan.name: node_name(plan.name) for plan in sessions}
     outputnode = pe.Node(niu.IdentityInterface(list(ends.values()) or ['none']), name='outputnode')
