@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from harmony_app.imaging.profile import TISSUES
 from harmony_app.imaging.volume import Volume
@@ -94,6 +93,8 @@ def edge_preserving_mean(volume: Volume, noise: float) -> Volume:
     Volume
         On the same grid; what is zero stays zero.
     """
+    from scipy import ndimage
+
     if noise <= 0:
         return volume
     data = np.ascontiguousarray(volume.data, np.float32)

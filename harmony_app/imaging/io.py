@@ -4,8 +4,6 @@ Nothing that is read is trusted: each way a file can be wrong ends in a
 :class:`~harmony_app.errors.ScanError` of one line that names the file.
 """
 
-import gzip
-import io
 import os
 import tempfile
 import zlib
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
@@ -37,8 +36,8 @@ TRANSLATION_LIMIT, ANGLE_LIMIT, ZOOM_LIMIT = 1.0, 1.0, 0.02
 MNI_CODE = 4
 """NIfTI xform code of MNI space."""
 
-GZIP_LEVEL = 4
-"""Level 4 is within 2 % of the size of level 9 on float volumes, at a fraction of the time."""
+GZIP_LEVEL = 3
+"""Of ISA-L: float volumes are within 1 % of the size of level 4 of zlib, in a sixth of its time."""
 
 
 @dataclass(frozen=True)
@@ -345,10 +344,7 @@ def _write(path: Path, image: nib.Nifti1Image) -> None:
     """Serialize, compress without time or name, put in place in one step."""
     content = image.to_bytes()
     if path.name.endswith('.gz'):
-        buffer = io.BytesIO()
-        with gzip.GzipFile('', 'wb', GZIP_LEVEL, buffer, mtime=0) as stream:
-            stream.write(content)
-        content = buffer.getvalue()
+        content = igzip.compress(content, GZIP_LEVEL, mtime=0)
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
