@@ -179,7 +179,9 @@ def _preprocessing(facts: Facts) -> str:
 
 def _harmonization(facts: MethodFacts) -> str:
     targets = _listed([_told(target) for target in facts.targets])
-    text = f'{_DESCRIPTIONS[facts.method]} '
+    # a method that was added, and has no sentence of its own yet, is told by its name
+    plain = f'Scans were harmonized by the method {facts.method}.'
+    text = f'{_DESCRIPTIONS.get(facts.method, plain)} '
     if targets:
         text += f'The target was {targets}. '
     if 'transfer' in facts.details and facts.method != 'transfer':

@@ -21,6 +21,12 @@ FACTS = Facts((METHOD,), '0.1.0', 2, 1, packages={'nipype': '1.11.0', 'torch': '
 def test_every_method_has_its_sentence(name):
     text = methods_text(replace(FACTS, methods=(replace(METHOD, method=name),)))
     assert 'Scans were' in text
+    assert f'by the method {name}.' not in text
+
+
+def test_a_method_that_was_just_added_is_told_by_its_name():
+    text = methods_text(replace(FACTS, methods=(replace(METHOD, method='gamma'),)))
+    assert 'Scans were harmonized by the method gamma. The target was' in text
 
 
 @pytest.mark.parametrize(
