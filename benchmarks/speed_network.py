@@ -76,7 +76,7 @@ def decode_ours(scan: Scan, out: Path) -> None:
     method = Haca3.load(packaged_model('haca3'), detail='decoder')
     style = method.encode_target([scan], 'own')
     method.forget()
-    np.save(out, method.decode([scan], style).data)
+    np.save(out, method.decode([scan], style).working.data)
 
 
 @torch.inference_mode()
