@@ -14,6 +14,7 @@ from harmony_app.bids.atomic import write_text
 from harmony_app.bids.derivatives import write_dataset_files
 from harmony_app.bids.discovery import discover
 from harmony_app.bids.filters import Selection, read_filter_file
+from harmony_app.bids.locks import only_one
 from harmony_app.bids.publish import is_finished
 from harmony_app.config import RunConfig, describe_environment, digest
 from harmony_app.environment import prepare_environment
@@ -126,6 +127,17 @@ def run_participants(config: RunConfig) -> ExitCode:
         cost = estimate(plan, config)
         _say('\n'.join(describe_cost(cost, config, len(plan.sessions))))
         return ExitCode.SUCCESS
+    base = work_folder(config)
+    busy = (
+        f'another run works on this dataset in {base}: wait until it ends, or give this one '
+        'a --work-dir of its own'
+    )
+    with only_one(base.with_name(f'.{base.name}.lock'), busy):
+        return _run_plan(config, plan, description, started)
+
+
+def _run_plan(config: RunConfig, plan: Plan, description: dict, started: float) -> ExitCode:
+    """Do what was planned, and tell how it ended."""
     run_name = f'{datetime.now(UTC):%Y%m%d-%H%M%S}_{uuid.uuid4().hex[:8]}'
     logs = config.output_dir / 'logs' / run_name
     write_dataset_files(config.output_dir, config.bids_dir, description)
@@ -303,8 +315,9 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
     from nipype import logging as nipype_logging
 
     from harmony_app.workflows.graph import draw_graph
-    from harmony_app.workflows.plugin import LOGGERS, make_plugin
+    from harmony_app.workflows.plugin import make_plugin
     from harmony_app.workflows.resources import write_resources
+    from harmony_app.workflows.workers import LOGGERS
 
     workflow = make_workflow(config, plan, run_name)
     base = work_folder(config)
@@ -342,6 +355,7 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         progress.is_live,
         config.low_mem,
         samples,
+        config.step_timeout or None,
     )
     try:
         with progress:

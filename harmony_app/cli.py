@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +47,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     # An option that takes several values may stand before the folders: both orders work.
     arguments = make_parser().parse_intermixed_args(argv)
     try:
+        return _run(arguments, argv)
+    except HarmonyError as error:
+        sys.stderr.write(f'harmony-app: error: {error}\n')
+        return int(error.exit_code)
+    except KeyboardInterrupt as end:
+        told, code = ('terminated', 143) if isinstance(end, _Terminated) else ('interrupted', 130)
+        sys.stderr.write(f'harmony-app: {told}; the same command continues the run\n')
+        return code
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: what a batch system sends before it kills."""
+
+
+def _terminate(number, frame):
+    raise _Terminated
+
+
+def _run(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
+    """Run the levels that were asked for; SIGTERM ends them as Ctrl-C does."""
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if in_main else None
+    try:
         config = make_config(arguments, argv)
         set_up_logging(config.verbose)
         from harmony_app.app import run
@@ -53,12 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         alone = len(levels) == 1
         codes = [int(run(replace(config, analysis_level=level), alone)) for level in levels]
         return next((code for code in codes if code), 0)
-    except HarmonyError as error:
-        sys.stderr.write(f'harmony-app: error: {error}\n')
-        return int(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write('harmony-app: interrupted; the same command continues the run\n')
-        return 130
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -185,6 +207,7 @@ def _from_arguments(arguments: argparse.Namespace) -> RunConfig:
         omp_nthreads=arguments.omp_nthreads,
         memory_gb=arguments.mem,
         low_mem=arguments.low_mem,
+        step_timeout=arguments.step_timeout,
         plugin_file=_absolute(arguments.use_plugin),
         resource_monitor=arguments.resource_monitor,
         work_dir=_absolute(work_dir),

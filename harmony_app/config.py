@@ -107,6 +107,8 @@ class RunConfig:
         Memory that the nodes may take together; None for what is there.
     low_mem : bool
         Whether time is given for memory: small batches, a fresh process for each step.
+    step_timeout : float
+        Minutes after which a step counts as hanging; 0 for no limit.
     plugin_file : Path or None
         YAML with Nipype's plugin and its arguments.
     resource_monitor : bool
@@ -178,6 +180,7 @@ class RunConfig:
     omp_nthreads: int = 1
     memory_gb: float | None = None
     low_mem: bool = False
+    step_timeout: float = 240.0
     plugin_file: Path | None = None
     resource_monitor: bool = False
     work_dir: Path = Path('work')
