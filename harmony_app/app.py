@@ -263,6 +263,7 @@ def method_settings(config: RunConfig, plan: Plan) -> MethodSettings:
         device=plan.device,
         threads=max(config.omp_nthreads, min(config.nprocs, 8)),
         seed=config.random_seed,
+        falls_back=config.device == 'auto',
     )
 
 

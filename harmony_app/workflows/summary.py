@@ -20,6 +20,11 @@ MORE_MEMORY = 'give it more, or fewer --nprocs, --low-mem or a smaller --batch-s
 
 REASONS = (
     (
+        'the accelerator has too little memory',
+        'the accelerator has too little memory: give --device cpu or auto',
+        ExitCode.RETRY,
+    ),
+    (
         'the worker of this step was killed',
         f'a step was killed, most often for memory: {MORE_MEMORY}',
         ExitCode.RETRY,

@@ -111,6 +111,9 @@ def write_session(
                     'look at the figure'
                 )
     _note_artifacts(states, made.facts['results'] if made else ())
+    if made and 'Device' in settings:
+        # Not what was wanted, where the accelerator had too little memory.
+        settings = dict(settings) | {'Device': made.facts['device']}
     marker = {
         'session': session,
         'run': run,

@@ -1,6 +1,5 @@
 """Workers that are killed, hang, or run out of memory; a parent that is killed; a GPU that is full."""
 
-import json
 import os
 import signal
 import subprocess
