@@ -80,6 +80,44 @@ def write_table(path: Path, columns: list[str], rows: list[dict]) -> Path:
     return write_text(path, '\n'.join(lines) + '\n')
 
 
+def read_json(path: Path):
+    """Read a JSON file that others may have written.
+
+    NaN and infinity, which JSON does not have, become None; a byte order mark is passed over, and
+    characters that no file can hold are replaced.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be read.
+    ValueError
+        Where it is no JSON, or nested deeper than can be read.
+    """
+    text = Path(path).read_text(encoding='utf-8-sig')
+    try:
+        return _plain(json.loads(text, parse_constant=lambda _: None))
+    except RecursionError as error:
+        raise ValueError('it is nested too deeply') from error
+
+
+def _plain(value):
+    """A value of JSON without what cannot be written again."""
+    if isinstance(value, str):
+        return value.encode('utf-8', 'replace').decode()
+    if isinstance(value, float):
+        return value if abs(value) < float('inf') else None
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return value
+
+
 def read_table(path: Path) -> list[dict[str, str]]:
     """Read a TSV; ``n/a`` and empty cells are left out of a row."""
     lines = Path(path).read_text(encoding='utf-8-sig').splitlines()

@@ -1,6 +1,5 @@
 """Results of a session appear at once, and a marker says which they are."""
 
-import json
 import os
 import shutil
 import time
@@ -9,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from harmony_app.bids.atomic import write_json
+from harmony_app.bids.atomic import read_json, write_json
 from harmony_app.bids.locks import only_one
 from harmony_app.errors import OutputError
 
@@ -22,7 +21,7 @@ def marker_path(root: Path, session: str) -> Path:
 def read_marker(root: Path, session: str) -> dict | None:
     """Marker of a session, None where there is none that can be read."""
     try:
-        marker = json.loads(marker_path(root, session).read_text(encoding='utf-8'))
+        marker = read_json(marker_path(root, session))
     except (OSError, ValueError):
         return None
     return marker if isinstance(marker, dict) else None

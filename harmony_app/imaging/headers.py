@@ -81,14 +81,35 @@ def one_line(error: BaseException) -> str:
 def _check_offset(path: Path) -> None:
     """Refuse a header behind which nibabel would look for extensions without end."""
     with ImageOpener(path) as stream:
-        start = stream.read(max(kind.header_class.sizeof_hdr for kind in SINGLE_FILES))
-    for kind in SINGLE_FILES:
-        header_class = kind.header_class
-        if header_class.may_contain_header(start):
-            header = header_class(start[: header_class.sizeof_hdr], check=False)
-            offset = float(header['vox_offset'])
-            if not 0 <= offset <= LARGEST_OFFSET:
-                raise ValueError(f'the voxels begin at byte {offset:g}')
+        start = stream.read(540)
+        for kind in SINGLE_FILES:
+            header_class = kind.header_class
+            if header_class.may_contain_header(start):
+                size = header_class.sizeof_hdr
+                header = header_class(start[:size], check=False)
+                offset = float(header['vox_offset'])
+                if not 0 <= offset <= LARGEST_OFFSET:
+                    raise ValueError(f'the voxels begin at byte {offset:g}')
+                stream.seek(size)
+                _check_extensions(stream, size, int(offset), header.endianness)
+                return
+
+
+def _check_extensions(stream, size: int, offset: int, endianness: str) -> None:
+    """Refuse an extension that is longer than the space before the voxels."""
+    told = stream.read(4)
+    place = size + 4
+    if len(told) < 4 or told[0] == 0:
+        return
+    while place + 16 <= offset:
+        start = stream.read(8)
+        if len(start) < 8:
+            raise EOFError('the file ends in an extension of its header')
+        length, _ = struct.unpack(f'{endianness}2i', start)
+        if length < 16 or place + length > offset:
+            raise ValueError(f'an extension of the header has {length} bytes')
+        stream.read(length - 8)
+        place += length
 
 
 def _check_size(path: Path, image: nib.Nifti1Pair) -> None:

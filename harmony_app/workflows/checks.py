@@ -1,6 +1,5 @@
 """What can be found wrong in seconds, before anything is indexed or computed."""
 
-import json
 import logging
 import os
 import shutil
@@ -9,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harmony_app import __version__
+from harmony_app.bids.atomic import read_json
 from harmony_app.bids.discovery import ScanInput
 from harmony_app.config import RunConfig
 from harmony_app.errors import (
@@ -58,7 +58,7 @@ def check_dataset(root: Path, skip_validation: bool = False) -> dict:
     path = root / 'dataset_description.json'
     advice = 'give the root of a raw BIDS dataset, or --skip-bids-validation'
     try:
-        description = json.loads(path.read_text(encoding='utf-8'))
+        description = read_json(path)
         problem = None if isinstance(description, dict) else f'{path} is no JSON object'
     except FileNotFoundError:
         description, problem = {}, f'{root} has no dataset_description.json'
@@ -302,10 +302,9 @@ def read_plugin(path: Path) -> tuple[str, dict]:
 def _warn_of_version(out: Path) -> None:
     """Say that the results in a folder are of another version."""
     try:
-        text = (out / 'dataset_description.json').read_text(encoding='utf-8')
-        makers = json.loads(text).get('GeneratedBy', [])
+        makers = read_json(out / 'dataset_description.json').get('GeneratedBy', [])
         versions = [m.get('Version') for m in makers if m.get('Name') == 'harmony-app']
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError):
         return
     if versions and __version__ not in versions:
         logger.warning(
