@@ -47,9 +47,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a text file atomically (UTF-8) and give its path."""
+    """Write a text file atomically (UTF-8) and give its path.
+
+    A name in another encoding, which UTF-8 cannot hold, is written with its bytes spelled out.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding='utf-8')
+        temporary.write_bytes(text.encode('utf-8', 'backslashreplace'))
     return Path(path)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harmony_app.bids.atomic import write_table
-from harmony_app.bids.entities import ENTITY_ORDER, clean_label, parse_name
+from harmony_app.bids.entities import ENTITY_ORDER, clean_label, parse_name, unusable_name
 from harmony_app.bids.filters import Selection, rejects
 from harmony_app.bids.metadata import Metadata
 from harmony_app.errors import InputError, OutputError, ScanError, SelectionError
@@ -311,6 +311,8 @@ def _reason(path: Path, entities: dict, suffix: str, selection: Selection) -> st
         return f'other modality: {suffix}'
     if 'sub' not in entities:
         return 'its name has no sub-'
+    if wrong := unusable_name(path.name):
+        return wrong
     if any(key in entities for key in ('space', 'desc', 'label', 'res')):
         return 'named like a derivative, not like a raw scan'
     if 'inv' in entities:

@@ -216,7 +216,7 @@ class Mispel(Method):
             raise ModelError(f'{folder}/model.json does not describe units of mispel') from error
         if missing := [c for c in nets.config.contrasts if c not in known]:
             raise ModelError(
-                f'{folder}/model.json does not tell the middle ground of {", ".join(missing)}: '
+                f'{folder}/model.json does not tell the middle ground of {", ".join(map(str, missing))}: '
                 'train the model again'
             )
         load_weights(nets, tensors, folder)

@@ -281,8 +281,9 @@ def read_plugin(path: Path) -> tuple[str, dict]:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
     except OSError as error:
         raise OptionError(f'--use-plugin {path}: {error.strerror}') from error
-    except yaml.YAMLError as error:
-        raise OptionError(f'--use-plugin {path} is not YAML: {error}') from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        told = ' '.join(str(error).split())[:200]
+        raise OptionError(f'--use-plugin {path} is not YAML: {told}') from error
     if not isinstance(content, Mapping) or not isinstance(content.get('plugin'), str):
         raise OptionError(f'--use-plugin {path} names no plugin (plugin: SLURM, plugin_args: ...)')
     name, args = content['plugin'], content.get('plugin_args') or {}
