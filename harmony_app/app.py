@@ -27,6 +27,7 @@ from harmony_app.workflows.checks import (
     check_input_folder,
     check_measured,
     check_method,
+    check_owner,
     check_scans,
     method_options,
     read_plugin,
@@ -132,6 +133,7 @@ def run_participants(config: RunConfig) -> ExitCode:
         f'another run works on this dataset in {base}: wait until it ends, or give this one '
         'a --work-dir of its own'
     )
+    check_owner(base)
     with only_one(base.with_name(f'.{base.name}.lock'), busy):
         return _run_plan(config, plan, description, started)
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,9 +105,14 @@ def check_folders(config: RunConfig) -> None:
     OutputError
         Where one cannot be written.
     """
-    raw, out, work = (
-        Path(p).resolve() for p in (config.bids_dir, config.output_dir, config.work_dir)
-    )
+    folders = (config.bids_dir, config.output_dir, config.work_dir)
+    for folder in folders:
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError as error:
+            # Tables and sidecars could not name it.
+            raise OptionError(f'{folder}: the path is not in UTF-8; rename the folder') from error
+    raw, out, work = (Path(folder).resolve() for folder in folders)
     if out == raw:
         raise OptionError(
             f'output_dir is the input dataset; give another folder, '
@@ -131,6 +137,7 @@ def check_folders(config: RunConfig) -> None:
     if not config.dry_run:
         _probe(config.output_dir, 'output_dir')
         _probe(config.work_dir, '--work-dir')
+        check_owner(config.work_dir)
         if config.export_dir:
             _probe(config.export_dir, '--export-dir')
 
@@ -329,7 +336,9 @@ def _check_export(folder: Path, raw: Path, out: Path) -> None:
 def _probe(folder: Path, what: str) -> None:
     """Make a folder and write a file there."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        # Scratch may hold images of people: nobody else's business where everybody may look.
+        mode = 0o700 if what == '--work-dir' and _is_shared(folder.parent) else 0o777
+        folder.mkdir(mode, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix='.probe-'):
             pass
     except OSError as error:
@@ -337,6 +346,31 @@ def _probe(folder: Path, what: str) -> None:
             f'{what} {folder} cannot be written ({error.strerror}); choose another folder '
             '(in a container, one that is mounted for writing)'
         ) from error
+
+
+def _is_shared(folder: Path) -> bool:
+    """Whether everybody may write into a folder, as into that of temporary files."""
+    return folder.is_dir() and bool(folder.stat().st_mode & stat.S_IWOTH)
+
+
+def check_owner(folder: Path) -> None:
+    """Refuse scratch that another user has laid out where everybody may write.
+
+    Its name can be guessed, and what Nipype finds there is believed.
+
+    Raises
+    ------
+    OutputError
+        With what to give instead.
+    """
+    if not (folder.is_dir() and _is_shared(folder.parent)):
+        return
+    with tempfile.NamedTemporaryFile(dir=folder, prefix='.probe-') as ours:
+        # Not by the id of the process: a network drive may give its own.
+        if os.fstat(ours.fileno()).st_uid != folder.stat().st_uid:
+            raise OutputError(
+                f'{folder} belongs to another user; give --work-dir, a folder of your own'
+            )
 
 
 def _may_have_gpu() -> bool:

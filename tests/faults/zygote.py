@@ -131,7 +131,10 @@ def serve():
     print(json.dumps({'ready': os.getpid()}), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        if 'argv' in request:
+        if 'warm' in request:
+            # Modules that an id without rights could not load.
+            answer = {'code': main(request['warm'])}
+        elif 'argv' in request:
             pid = os.fork()
             if pid == 0:
                 run(request)
