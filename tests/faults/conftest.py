@@ -93,6 +93,18 @@ def describe(root, **fields):
 
 
 @pytest.fixture(scope='session')
+def save_scan():
+    """Write a scan with its type, slope and intercept: :func:`save`."""
+    return save
+
+
+@pytest.fixture(scope='session')
+def describe_dataset():
+    """Write the description of a dataset: :func:`describe`."""
+    return describe
+
+
+@pytest.fixture(scope='session')
 def make_small_study(make_small_head):
     """Make a dataset: ``make_small_study(root, people=2, contrasts=('T1w',))``."""
 
