@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 AFFINE = np.array([[5.0, 0, 0, -95], [0, 5, 0, -125], [0, 0, 5, -80], [0, 0, 0, 1]])
 SHAPE = (39, 45, 38)
 ENVIRONMENT = {
-    'PYTHONPATH': os.pathsep.join([str(ROOT), str(HERE / 'small_heads')]),
+    'PYTHONPATH': os.pathsep.join(map(str, (ROOT, HERE / 'small_heads', HERE / 'mutant'))),
     'NO_ET': '1',
     'MPLBACKEND': 'Agg',
     'OMP_NUM_THREADS': '1',
@@ -31,8 +31,13 @@ spec = importlib.util.spec_from_file_location('small', HERE / 'small_heads' / 's
 small = importlib.util.module_from_spec(spec)
 
 
-def pytest_configure(config):
-    config.addinivalue_line('markers', 'faults: takes minutes; make test-faults runs it')
+def pytest_collection_modifyitems(config, items):
+    """Leave out what takes minutes unless it is asked for by its mark."""
+    if 'faults' in config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker('faults')]
+    items[:] = [item for item in items if item not in long]
+    config.hook.pytest_deselected(items=long)
 
 
 @pytest.fixture

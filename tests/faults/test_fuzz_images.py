@@ -5,6 +5,8 @@ import os
 import resource
 import signal
 import struct
+import subprocess
+import sys
 import zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,8 +23,8 @@ from harmony_app.imaging.io import read_scan, write_like
 from harmony_app.workflows.steps import load_native
 
 SHAPE = (12, 14, 10)
-CASES = [pytest.param(200), pytest.param(10_000, marks=pytest.mark.faults)]
-"""Examples of the quick suite, and of the long one."""
+CASES = [pytest.param(150), pytest.param(5000, marks=pytest.mark.faults)]
+"""Examples of the quick suite, and of the long one: 10,000 of the two tests together."""
 
 SECONDS, BYTES = 60, 2**32
 """What one file may take: time, and memory above what the process has."""
@@ -288,3 +290,19 @@ def test_free_text_of_a_header_goes_no_further(tmp_path):
     write_like(out, scan.volume.data, scan.geometry)
     assert b'oe' not in out.read_bytes()[:352]
     assert os.path.getsize(out) == 352 + 4 * np.prod(SHAPE)
+
+
+@pytest.mark.faults
+def test_bytes_that_are_led_by_what_they_reach(tmp_path):
+    """atheris, for as many cases again."""
+    pytest.importorskip('atheris', reason='atheris is not installed: pip install harmony-app[fuzz]')
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, str(here / 'atheris_images.py'), str(tmp_path), '-runs=10000', '-seed=1'],
+        env=os.environ | {'PYTHONPATH': str(here.parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert 'Done 10000 runs' in done.stderr

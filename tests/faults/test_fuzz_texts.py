@@ -358,6 +358,20 @@ def test_models_that_are_no_models(tmp_path, method):
         get_method(method, folder)
 
 
+def test_networks_larger_than_their_weights_are_not_made(tmp_path):
+    """A description asks for more memory than any machine has: no tensor of that size is made."""
+    source = packaged_model('transfer')
+    described = json.loads((source / METADATA).read_text())
+    described['network'] |= {'width': 4096, 'condition': 4096}
+    folder = signed(tmp_path / 'model', described, (source / WEIGHTS).read_bytes())
+    with pytest.raises(ModelError, match='they have [0-9]+ numbers, and the weights 199616'):
+        get_method('transfer', folder)
+    described['network'] |= {'width': 10**9}
+    folder = signed(tmp_path / 'model', described, (source / WEIGHTS).read_bytes())
+    with pytest.raises(ModelError, match='a size of 1000000000'):
+        get_method('transfer', folder)
+
+
 def test_weights_too_large_to_be_a_model_are_not_read(tmp_path):
     described = json.loads((packaged_model('transfer') / METADATA).read_text())
     folder = signed(tmp_path / 'model', described, b'')

@@ -1,5 +1,6 @@
 """Runs that are killed at any moment: nothing half-written is seen, and a restart gives the same voxels."""
 
+import errno
 import gzip
 import json
 import os
@@ -10,10 +11,19 @@ import subprocess
 import time
 
 import nibabel as nib
+import numpy as np
 import pytest
 
+from harmony_app.bids import atomic
 from harmony_app.bids.atomic import read_table
 from harmony_app.bids.publish import is_finished
+from harmony_app.errors import OutputError
+from harmony_app.imaging import io
+from harmony_app.imaging.volume import Volume
+from harmony_app.methods import model_folder
+from harmony_app.workflows import records
+
+CUBE = np.ones((8, 8, 8), np.float32)
 
 KILLS = [pytest.param(n, marks=() if n % 5 == 2 else pytest.mark.faults) for n in range(20)]
 """Parts of a run at which it is killed: twenty, of which the quick suite takes four."""
@@ -230,26 +240,37 @@ def test_a_full_disk(study, whole, small_disk, name, size):
     finish(study, whole)
 
 
-def test_results_go_to_the_disk_before_they_get_their_name(tmp_path, monkeypatch):
-    """fsync, then rename, in the three places that write results."""
-    import numpy as np
+WRITERS = {
+    'text': ('a.txt', lambda path: atomic.write_text(path, 'new')),
+    'image': ('a.nii.gz', lambda path: io.write_volume(path, Volume(CUBE, np.eye(4)))),
+    'weights': ('a.bin', lambda path: model_folder.write_atomically(path, b'new')),
+    'record': ('a.zip', lambda path: records.write_record(path, {}, {'cube': CUBE})),
+}
+"""What writes results and scratch."""
 
-    from harmony_app.bids import atomic
-    from harmony_app.imaging import io
-    from harmony_app.imaging.volume import Volume
-    from harmony_app.methods import model_folder
 
+@pytest.mark.parametrize('writer', WRITERS)
+def test_a_file_goes_to_the_disk_before_it_gets_its_name(tmp_path, monkeypatch, writer):
+    name, write = WRITERS[writer]
     steps = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, 'fsync', lambda n: steps.append('fsync') or fsync(n))
     monkeypatch.setattr(os, 'replace', lambda a, b: steps.append('replace') or replace(a, b))
-    volume = Volume(np.ones((8, 8, 8), np.float32), np.eye(4))
-    for write in (
-        lambda: atomic.write_text(tmp_path / 'a.txt', 'text'),
-        lambda: io.write_volume(tmp_path / 'a.nii.gz', volume),
-        lambda: model_folder.write_atomically(tmp_path / 'a.bin', b'bytes'),
-    ):
-        steps.clear()
-        write()
-        assert steps == ['fsync', 'replace']
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['a.bin', 'a.nii.gz', 'a.txt']
+    write(tmp_path / name)
+    assert steps == ['fsync', 'replace']
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize('writer', WRITERS)
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch, writer):
+    name, write = WRITERS[writer]
+    (tmp_path / name).write_text('old')
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', fail)
+    with pytest.raises((OSError, OutputError), match='No space left'):
+        write(tmp_path / name)
+    assert (tmp_path / name).read_text() == 'old'
+    assert [path.name for path in tmp_path.iterdir()] == [name]

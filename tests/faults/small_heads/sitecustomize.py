@@ -6,6 +6,7 @@ ellipsoids, and every scan lies on it as its header says. All the rest is the pr
 
 import importlib.abc
 import importlib.util
+import os
 import sys
 
 PREFIX = 'harmony_app.imaging.'
@@ -86,3 +87,6 @@ class _Small(importlib.abc.MetaPathFinder):
 
 
 sys.meta_path.insert(0, _Small())
+if 'HARMONY_MUTANT' in os.environ:
+    # after the hook above, so that it is asked first
+    import mutant  # noqa: F401
