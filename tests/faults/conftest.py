@@ -31,6 +31,10 @@ spec = importlib.util.spec_from_file_location('small', HERE / 'small_heads' / 's
 small = importlib.util.module_from_spec(spec)
 
 
+# Programs and import hooks: pytest looks for doctests in every file, and would import them.
+collect_ignore = ['small_heads', 'mutant', 'zygote.py', 'atheris_images.py']
+
+
 def pytest_collection_modifyitems(config, items):
     """Leave out what takes minutes unless it is asked for by its mark."""
     if 'faults' in config.option.markexpr:

@@ -26,7 +26,7 @@ from harmony_app.workflows.checks import check_dataset, read_plugin
 from harmony_app.workflows.model_making import plain_name
 from harmony_app.workflows.targets import styles_of_target
 
-CASES = [pytest.param(150), pytest.param(3000, marks=pytest.mark.faults)]
+CASES = [pytest.param(100), pytest.param(2000, marks=pytest.mark.faults)]
 TRAINED = ('transfer', 'haca3', 'calamiti', 'imunity', 'mispel', 'dlest')
 
 WORDS = st.text(max_size=12) | st.sampled_from(
@@ -286,7 +286,7 @@ def paths_of(value, start=()):
             yield from paths_of(item, (*start, key))
 
 
-@pytest.mark.parametrize('count', [pytest.param(40), pytest.param(1500, marks=pytest.mark.faults)])
+@pytest.mark.parametrize('count', [pytest.param(15), pytest.param(1000, marks=pytest.mark.faults)])
 @pytest.mark.parametrize('method', TRAINED)
 def test_descriptions_of_models(tmp_path, method, count):
     """Any value in any place: refused by name, or a method all the same."""

@@ -90,10 +90,10 @@ def test_a_killed_worker_costs_nothing_that_ran_beside_it(tmp_path):
 def test_a_hanging_worker_is_stopped(tmp_path):
     workflow, crashes = workflow_of(tmp_path, hanging=(hang, {}), first=(answer, {}))
     begun = time.monotonic()
-    args = ARGS | {'n_procs': 2, 'step_timeout': 0.25}
-    with pytest.raises(Exception, match='did not end within 0.25 minutes'):
+    args = ARGS | {'n_procs': 2, 'step_timeout': 0.15}
+    with pytest.raises(Exception, match='did not end within 0.15 minutes'):
         workflow.run(plugin=PatientMultiProc(plugin_args=args))
-    assert 15 <= time.monotonic() - begun < 60
+    assert 9 <= time.monotonic() - begun < 50
     assert ended(tmp_path) == {'first'}
     assert '--step-timeout' in next(crashes.glob('crash-*')).read_text()
 

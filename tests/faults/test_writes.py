@@ -25,8 +25,8 @@ from harmony_app.workflows import records
 
 CUBE = np.ones((8, 8, 8), np.float32)
 
-KILLS = [pytest.param(n, marks=() if n % 5 == 2 else pytest.mark.faults) for n in range(20)]
-"""Parts of a run at which it is killed: twenty, of which the quick suite takes four."""
+KILLS = [pytest.param(n, marks=() if n in (7, 17) else pytest.mark.faults) for n in range(20)]
+"""Parts of a run at which it is killed: twenty, of which the quick suite takes two."""
 
 
 def check_whole(root):
@@ -150,8 +150,15 @@ def test_results_of_other_settings_that_were_half_replaced_are_not_taken_for_who
         )
 
 
-@pytest.mark.parametrize('name, code', [('SIGTERM', 143), ('SIGINT', 130)])
-@pytest.mark.parametrize('part', [0.3, 0.75])
+@pytest.mark.parametrize(
+    'name, code, part',
+    [
+        pytest.param('SIGTERM', 143, 0.75),
+        pytest.param('SIGINT', 130, 0.3),
+        pytest.param('SIGTERM', 143, 0.3, marks=pytest.mark.faults),
+        pytest.param('SIGINT', 130, 0.75, marks=pytest.mark.faults),
+    ],
+)
 def test_asked_to_end(study, whole, name, code, part):
     """In the middle of the first steps, and of the writing of results."""
     at = round(len(whole.writes) * part)
@@ -226,8 +233,15 @@ def small_disk(tmp_path):
         subprocess.run(['umount', '-l', str(folder)], check=False)
 
 
-@pytest.mark.parametrize('name', ['out', 'work'])
-@pytest.mark.parametrize('size', ['100k', '700k'])
+@pytest.mark.parametrize(
+    'name, size',
+    [
+        pytest.param('out', '700k'),
+        pytest.param('work', '100k'),
+        pytest.param('out', '100k', marks=pytest.mark.faults),
+        pytest.param('work', '700k', marks=pytest.mark.faults),
+    ],
+)
 def test_a_full_disk(study, whole, small_disk, name, size):
     """A message that says so; with room, the run is ended where it stopped."""
     disk = small_disk(name, size)
