@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from harmony_app import __version__
+from harmony_app import __version__, errors
 from harmony_app.bids.atomic import write_table
 from harmony_app.bids.discovery import ScanInput
 from harmony_app.bids.publish import read_marker
@@ -153,6 +153,11 @@ def _reason_of(crash: str) -> tuple[str, ExitCode]:
     for pattern, words, code in REASONS:
         if re.search(pattern, text):
             return f' ({words})', code
+    # An error for users that a step could not write down: it says itself what to do.
+    told = re.search(r'^\s*harmony_app\.errors\.(\w+): (.+)$', text, re.MULTILINE)
+    if told:
+        kind = getattr(errors, told[1], errors.HarmonyError)
+        return f' ({told[2]})', kind.exit_code
     return '', ExitCode.FAILURE
 
 

@@ -170,6 +170,21 @@ def test_memory_that_runs_out_is_told_and_the_others_go_on(new_study, two_people
     assert alone.code == 75, alone.told
 
 
+REFUSE = """
+from harmony_app.errors import OutputError
+from harmony_app.workflows import steps
+def refuse(*_, **__):
+    raise OutputError('cannot write /x: Permission denied; choose another folder')
+steps.align_session = refuse
+"""
+
+
+def test_an_error_that_says_what_to_do_is_told_and_not_only_in_a_crash_file(study):
+    done = study.run(fault={'patch': REFUSE})
+    assert 'cannot write /x: Permission denied; choose another folder' in done.told
+    assert done.code == 73, done.told
+
+
 def processes_below(parent):
     """Processes that have another among their ancestors, by number."""
     parents = {}
