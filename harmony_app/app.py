@@ -14,7 +14,6 @@ from harmony_app.bids.atomic import write_text
 from harmony_app.bids.derivatives import write_dataset_files
 from harmony_app.bids.discovery import discover
 from harmony_app.bids.filters import Selection, read_filter_file
-from harmony_app.bids.locks import only_one
 from harmony_app.bids.publish import is_finished
 from harmony_app.config import RunConfig, describe_environment, digest
 from harmony_app.environment import prepare_environment
@@ -27,7 +26,6 @@ from harmony_app.workflows.checks import (
     check_input_folder,
     check_measured,
     check_method,
-    check_owner,
     check_scans,
     method_options,
     read_plugin,
@@ -44,6 +42,7 @@ from harmony_app.workflows.results import (
     select_rows,
     without_effect,
 )
+from harmony_app.workflows.scratch import scratch_of_run, work_folder
 from harmony_app.workflows.site_averages import find_site_averages
 from harmony_app.workflows.summary import describe_end, describe_plan, summarize
 from harmony_app.workflows.targets import resolve_targets
@@ -128,13 +127,7 @@ def run_participants(config: RunConfig) -> ExitCode:
         cost = estimate(plan, config)
         _say('\n'.join(describe_cost(cost, config, len(plan.sessions))))
         return ExitCode.SUCCESS
-    base = work_folder(config)
-    busy = (
-        f'another run works on this dataset in {base}: wait until it ends, or give this one '
-        'a --work-dir of its own'
-    )
-    check_owner(base)
-    with only_one(base.with_name(f'.{base.name}.lock'), busy):
+    with scratch_of_run(config):
         return _run_plan(config, plan, description, started)
 
 
@@ -388,19 +381,6 @@ def _make_progress(config: RunConfig, plan: Plan, workflow) -> Progress:
     # The lines of Nipype would tear a live display apart, and other plugins tell nothing.
     live = config.verbose < NODES and config.plugin_file is None
     return Progress(workflow.list_node_names(), names, written, live)
-
-
-def work_folder(config: RunConfig) -> Path:
-    """Scratch of this dataset, these results and this version: what may share a cache."""
-    key = digest(
-        {
-            'input': str(config.bids_dir.resolve()),
-            'output': str(config.output_dir.resolve()),
-            'participants': sorted(config.participants),
-            'sessions': sorted(config.sessions),
-        }
-    )
-    return config.work_dir / f'harmony_app-{__version__}-{key}'
 
 
 def _stamp(path: Path) -> list:

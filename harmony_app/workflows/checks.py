@@ -3,7 +3,6 @@
 import logging
 import os
 import shutil
-import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from harmony_app.errors import (
 )
 from harmony_app.methods.base import Method
 from harmony_app.methods.registry import get_method, method_takes, packaged_model
+from harmony_app.workflows.scratch import check_owner, is_shared
 from harmony_app.workflows.targets import Targets
 
 logger = logging.getLogger('harmony_app')
@@ -337,7 +337,7 @@ def _probe(folder: Path, what: str) -> None:
     """Make a folder and write a file there."""
     try:
         # Scratch may hold images of people: nobody else's business where everybody may look.
-        mode = 0o700 if what == '--work-dir' and _is_shared(folder.parent) else 0o777
+        mode = 0o700 if what == '--work-dir' and is_shared(folder.parent) else 0o777
         folder.mkdir(mode, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix='.probe-'):
             pass
@@ -346,31 +346,6 @@ def _probe(folder: Path, what: str) -> None:
             f'{what} {folder} cannot be written ({error.strerror}); choose another folder '
             '(in a container, one that is mounted for writing)'
         ) from error
-
-
-def _is_shared(folder: Path) -> bool:
-    """Whether everybody may write into a folder, as into that of temporary files."""
-    return folder.is_dir() and bool(folder.stat().st_mode & stat.S_IWOTH)
-
-
-def check_owner(folder: Path) -> None:
-    """Refuse scratch that another user has laid out where everybody may write.
-
-    Its name can be guessed, and what Nipype finds there is believed.
-
-    Raises
-    ------
-    OutputError
-        With what to give instead.
-    """
-    if not (folder.is_dir() and _is_shared(folder.parent)):
-        return
-    with tempfile.NamedTemporaryFile(dir=folder, prefix='.probe-') as ours:
-        # Not by the id of the process: a network drive may give its own.
-        if os.fstat(ours.fileno()).st_uid != folder.stat().st_uid:
-            raise OutputError(
-                f'{folder} belongs to another user; give --work-dir, a folder of your own'
-            )
 
 
 def _may_have_gpu() -> bool:
