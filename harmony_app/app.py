@@ -42,6 +42,7 @@ from harmony_app.workflows.results import (
     select_rows,
     without_effect,
 )
+from harmony_app.workflows.scratch import scratch_of_run, work_folder
 from harmony_app.workflows.site_averages import find_site_averages
 from harmony_app.workflows.summary import describe_end, describe_plan, summarize
 from harmony_app.workflows.targets import resolve_targets
@@ -126,6 +127,12 @@ def run_participants(config: RunConfig) -> ExitCode:
         cost = estimate(plan, config)
         _say('\n'.join(describe_cost(cost, config, len(plan.sessions))))
         return ExitCode.SUCCESS
+    with scratch_of_run(config):
+        return _run_plan(config, plan, description, started)
+
+
+def _run_plan(config: RunConfig, plan: Plan, description: dict, started: float) -> ExitCode:
+    """Do what was planned, and tell how it ended."""
     run_name = f'{datetime.now(UTC):%Y%m%d-%H%M%S}_{uuid.uuid4().hex[:8]}'
     logs = config.output_dir / 'logs' / run_name
     write_dataset_files(config.output_dir, config.bids_dir, description)
@@ -251,6 +258,7 @@ def method_settings(config: RunConfig, plan: Plan) -> MethodSettings:
         device=plan.device,
         threads=max(config.omp_nthreads, min(config.nprocs, 8)),
         seed=config.random_seed,
+        falls_back=config.device == 'auto',
     )
 
 
@@ -303,8 +311,9 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
     from nipype import logging as nipype_logging
 
     from harmony_app.workflows.graph import draw_graph
-    from harmony_app.workflows.plugin import LOGGERS, make_plugin
+    from harmony_app.workflows.plugin import make_plugin
     from harmony_app.workflows.resources import write_resources
+    from harmony_app.workflows.workers import LOGGERS
 
     workflow = make_workflow(config, plan, run_name)
     base = work_folder(config)
@@ -342,6 +351,7 @@ def _run_workflow(config: RunConfig, plan: Plan, run_name: str, logs: Path) -> N
         progress.is_live,
         config.low_mem,
         samples,
+        config.step_timeout or None,
     )
     try:
         with progress:
@@ -371,19 +381,6 @@ def _make_progress(config: RunConfig, plan: Plan, workflow) -> Progress:
     # The lines of Nipype would tear a live display apart, and other plugins tell nothing.
     live = config.verbose < NODES and config.plugin_file is None
     return Progress(workflow.list_node_names(), names, written, live)
-
-
-def work_folder(config: RunConfig) -> Path:
-    """Scratch of this dataset, these results and this version: what may share a cache."""
-    key = digest(
-        {
-            'input': str(config.bids_dir.resolve()),
-            'output': str(config.output_dir.resolve()),
-            'participants': sorted(config.participants),
-            'sessions': sorted(config.sessions),
-        }
-    )
-    return config.work_dir / f'harmony_app-{__version__}-{key}'
 
 
 def _stamp(path: Path) -> list:

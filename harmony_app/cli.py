@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +18,10 @@ from harmony_app.cli_execution import add_other, add_performance
 from harmony_app.cli_help import DESCRIPTION, EXAMPLES, HelpFormatter
 from harmony_app.cli_reports import add_report_options, report_settings
 from harmony_app.cli_training import add_group_options, add_training_options
-from harmony_app.cli_types import flags
+from harmony_app.cli_types import device, flags
 from harmony_app.cli_workflow import add_filters, add_harmonization, add_outputs
 from harmony_app.config import RunConfig
-from harmony_app.errors import HarmonyError, InputError, OptionError
+from harmony_app.errors import ExitCode, HarmonyError, InputError, OptionError
 from harmony_app.imaging.grid import SPACES
 from harmony_app.logs import set_up_logging
 from harmony_app.methods.base import CONTRASTS
@@ -42,8 +44,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         Arguments; those of the process by default.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # Where a locale has no letter for a name, its code is better than the end of a run.
+        if hasattr(stream, 'reconfigure'):
+            stream.reconfigure(errors='backslashreplace')
     # An option that takes several values may stand before the folders: both orders work.
     arguments = make_parser().parse_intermixed_args(argv)
+    try:
+        return _run(arguments, argv)
+    except HarmonyError as error:
+        sys.stderr.write(f'harmony-app: error: {error}\n')
+        return int(error.exit_code)
+    except OSError as error:
+        # A path that no system has, a disk that went away: no file of a scan, which have their own.
+        named = f' {error.filename}' if error.filename else ''
+        sys.stderr.write(
+            f'harmony-app: error: {error.strerror or error}:{named}; is the path right?\n'
+        )
+        return int(ExitCode.IO_ERROR)
+    except KeyboardInterrupt as end:
+        told, code = ('terminated', 143) if isinstance(end, _Terminated) else ('interrupted', 130)
+        sys.stderr.write(f'harmony-app: {told}; the same command continues the run\n')
+        return code
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: what a batch system sends before it kills."""
+
+
+def _terminate(number, frame):
+    raise _Terminated
+
+
+def _run(arguments: argparse.Namespace, argv: Sequence[str] | None) -> int:
+    """Run the levels that were asked for; SIGTERM ends them as Ctrl-C does."""
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if in_main else None
     try:
         config = make_config(arguments, argv)
         set_up_logging(config.verbose)
@@ -53,12 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         alone = len(levels) == 1
         codes = [int(run(replace(config, analysis_level=level), alone)) for level in levels]
         return next((code for code in codes if code), 0)
-    except HarmonyError as error:
-        sys.stderr.write(f'harmony-app: error: {error}\n')
-        return int(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write('harmony-app: interrupted; the same command continues the run\n')
-        return 130
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -145,7 +178,23 @@ def _over_file(config: RunConfig, path: Path, argv: Sequence[str] | None) -> Run
         filed = RunConfig.from_toml(text)
     except OptionError as error:
         raise OptionError(f'--config-file {path}: {error}') from error
+    _check_choices(filed, parser, path)
     return replace(filed, **{n: getattr(config, n) for n in (_FIELDS.get(d, d) for d in given)})
+
+
+def _check_choices(config: RunConfig, parser: argparse.ArgumentParser, path: Path) -> None:
+    """Refuse settings of a file that the command line does not have."""
+    for action in parser._actions:
+        value = getattr(config, _FIELDS.get(action.dest, action.dest), None)
+        values = value if isinstance(value, tuple) else (value,)
+        for one in values if action.choices and value is not None else ():
+            if one not in action.choices:
+                known = ', '.join(map(str, action.choices))
+                raise OptionError(f'--config-file {path}: {action.dest} {one!r} is none of {known}')
+    try:
+        device(config.device)
+    except argparse.ArgumentTypeError as error:
+        raise OptionError(f'--config-file {path}: device {error}') from error
 
 
 def _from_arguments(arguments: argparse.Namespace) -> RunConfig:
@@ -185,6 +234,7 @@ def _from_arguments(arguments: argparse.Namespace) -> RunConfig:
         omp_nthreads=arguments.omp_nthreads,
         memory_gb=arguments.mem,
         low_mem=arguments.low_mem,
+        step_timeout=arguments.step_timeout,
         plugin_file=_absolute(arguments.use_plugin),
         resource_monitor=arguments.resource_monitor,
         work_dir=_absolute(work_dir),
@@ -220,7 +270,7 @@ def _named_paths(items: Sequence[str]) -> dict[str, Path]:
             name, path = Path(item).name, item
         if name in named:
             raise OptionError(f'--derivatives gives {name} twice; give each a name: NAME=PATH')
-        if not Path(path).is_dir():
+        if not os.path.isdir(path):
             raise OptionError(f'--derivatives {item}: {path} is not a folder')
         named[name] = _absolute(Path(path))
     return named

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from harmony_app.cli_types import device, flags, gigabytes, parse_memory, positive
+from harmony_app.cli_types import device, flags, gigabytes, minutes, parse_memory, positive
 from harmony_app.config import DEFAULT_SEED
 
 
@@ -46,6 +46,13 @@ def add_performance(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='less memory for more time: a fresh process for each step, and four slices at a '
         'time through the networks (--batch-size says otherwise)',
+    )
+    group.add_argument(
+        *flags('step-timeout'),
+        type=minutes,
+        default=240.0,
+        metavar='MINUTES',
+        help='a step that runs longer is stopped, and the other sessions go on; 0 for no limit',
     )
     group.add_argument(
         *flags('use-plugin'),

@@ -39,6 +39,17 @@ def above_zero(text: str) -> float:
     return number
 
 
+def minutes(text: str) -> float:
+    """Finite number of minutes, 0 or above."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float('inf'):
+        raise argparse.ArgumentTypeError(f'{text!r} is no number of minutes')
+    return number
+
+
 def parse_memory(text: str) -> float:
     """Gigabytes of an amount of memory; a bare number is megabytes, as in fMRIPrep.
 

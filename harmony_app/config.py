@@ -107,6 +107,8 @@ class RunConfig:
         Memory that the nodes may take together; None for what is there.
     low_mem : bool
         Whether time is given for memory: small batches, a fresh process for each step.
+    step_timeout : float
+        Minutes after which a step counts as hanging; 0 for no limit.
     plugin_file : Path or None
         YAML with Nipype's plugin and its arguments.
     resource_monitor : bool
@@ -178,6 +180,7 @@ class RunConfig:
     omp_nthreads: int = 1
     memory_gb: float | None = None
     low_mem: bool = False
+    step_timeout: float = 240.0
     plugin_file: Path | None = None
     resource_monitor: bool = False
     work_dir: Path = Path('work')
@@ -268,7 +271,16 @@ class RunConfig:
         unknown = sorted(set(given) - set(hints))
         if unknown:
             raise OptionError(f'the configuration has unknown settings: {", ".join(unknown)}')
-        return cls(**{name: _restore(value, hints[name]) for name, value in given.items()})
+        restored = {}
+        for name, value in given.items():
+            try:
+                restored[name] = _restore(value, hints[name])
+            except (TypeError, ValueError, AttributeError) as error:
+                raise OptionError(f'the configuration: {name} cannot be {value!r}') from error
+        missing = sorted({'bids_dir', 'output_dir'} - set(restored))
+        if missing:
+            raise OptionError(f'the configuration lacks {" and ".join(missing)}')
+        return cls(**restored)
 
 
 def describe_environment() -> dict:
@@ -323,18 +335,25 @@ def _plain(value):
 
 
 def _restore(value, hint):
-    """A TOML value as the type that the field has."""
+    """A TOML value as the type that the field has; TypeError for one of another type."""
     if isinstance(hint, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    if hint is Path:
-        return Path(value)
-    if hint is float:
-        return float(value)
     origin = typing.get_origin(hint)
+    if hint is Path:
+        return Path(_of(str, value))
+    if hint is float:
+        return float(_of(int | float, value))
     if origin is tuple:
-        return tuple(value)
+        return tuple(_of(str, item) for item in _of(list, value))
     if origin is not None and issubclass(origin, Mapping):
-        return {name: Path(path) for name, path in value.items()}
+        return {name: Path(_of(str, path)) for name, path in _of(dict, value).items()}
+    return _of(hint, value)
+
+
+def _of(kind: type, value):
+    """A value that has to be of a type; a truth value is no number."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f'{value!r} is not of {kind}')
     return value
 
 

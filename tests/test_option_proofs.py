@@ -56,6 +56,7 @@ PROOFS = {
     '--low-mem': (
         'test_options.py::test_less_memory_is_a_fresh_process_for_each_step_and_few_slices'
     ),
+    '--step-timeout': 'faults/test_workers.py::test_a_step_that_hangs_is_stopped_and_the_others_go_on',
     '--use-plugin': 'test_options.py::test_a_plugin_file_takes_the_place_of_our_plugin',
     '--resource-monitor': 'test_options.py::test_resources_are_watched_when_asked_for',
     '--verbose': 'test_options.py::test_what_the_nodes_say_comes_with_vv',

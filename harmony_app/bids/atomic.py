@@ -47,9 +47,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a text file atomically (UTF-8) and give its path."""
+    """Write a text file atomically (UTF-8) and give its path.
+
+    A name in another encoding, which UTF-8 cannot hold, is written with its bytes spelled out.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding='utf-8')
+        temporary.write_bytes(text.encode('utf-8', 'backslashreplace'))
     return Path(path)
 
 
@@ -78,6 +81,44 @@ def write_table(path: Path, columns: list[str], rows: list[dict]) -> Path:
             raise ValueError(f'no column for {sorted(unknown)} in {path}')
         lines.append('\t'.join(_cell(row.get(column)) for column in columns))
     return write_text(path, '\n'.join(lines) + '\n')
+
+
+def read_json(path: Path):
+    """Read a JSON file that others may have written.
+
+    NaN and infinity, which JSON does not have, become None; a byte order mark is passed over, and
+    characters that no file can hold are replaced.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be read.
+    ValueError
+        Where it is no JSON, or nested deeper than can be read.
+    """
+    text = Path(path).read_text(encoding='utf-8-sig')
+    try:
+        return _plain(json.loads(text, parse_constant=lambda _: None))
+    except RecursionError as error:
+        raise ValueError('it is nested too deeply') from error
+
+
+def _plain(value):
+    """A value of JSON without what cannot be written again."""
+    if isinstance(value, str):
+        return value.encode('utf-8', 'replace').decode()
+    if isinstance(value, float):
+        return value if abs(value) < float('inf') else None
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return value
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

@@ -19,15 +19,15 @@ SCANNER_METADATA = (
     'Manufacturer',
     'ManufacturersModelName',
     'DeviceSerialNumber',
-    'StationName',
     'SoftwareVersions',
     'MagneticFieldStrength',
     'InstitutionName',
-    'InstitutionAddress',
-    'InstitutionalDepartmentName',
     'BodyPart',
 )
-"""Fields of the source's sidecar that hold for every image made of it."""
+"""Fields of the source's sidecar that hold for every image made of it, and say nothing of a person.
+
+What tells scanners apart is passed on; addresses, departments and names of stations are not.
+"""
 
 SEQUENCE_METADATA = (
     'MRAcquisitionType',

@@ -1,16 +1,17 @@
 """What a dataset holds: every image of every ``anat`` folder, used or skipped and why."""
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harmony_app.bids.atomic import write_table
-from harmony_app.bids.entities import ENTITY_ORDER, clean_label, parse_name
+from harmony_app.bids.entities import ENTITY_ORDER, clean_label, parse_name, unusable_name
 from harmony_app.bids.filters import Selection, rejects
 from harmony_app.bids.metadata import Metadata
-from harmony_app.errors import InputError, OutputError, SelectionError
+from harmony_app.errors import InputError, OutputError, ScanError, SelectionError
 from harmony_app.methods.base import CONTRASTS
 
 logger = logging.getLogger('harmony_app')
@@ -310,6 +311,8 @@ def _reason(path: Path, entities: dict, suffix: str, selection: Selection) -> st
         return f'other modality: {suffix}'
     if 'sub' not in entities:
         return 'its name has no sub-'
+    if wrong := unusable_name(path.name):
+        return wrong
     if any(key in entities for key in ('space', 'desc', 'label', 'res')):
         return 'named like a derivative, not like a raw scan'
     if 'inv' in entities:
@@ -336,14 +339,13 @@ def _reason(path: Path, entities: dict, suffix: str, selection: Selection) -> st
 
 def _volumes(path: Path) -> int | None:
     """Volumes of an image by its header; None where it cannot be read (reported later)."""
-    import nibabel as nib
-    import numpy as np
+    from harmony_app.imaging.headers import open_image
 
     try:
-        shape = nib.load(path).shape
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError):
+        shape = open_image(path).shape
+    except ScanError:
         return None
-    return int(np.prod(shape[3:])) if len(shape) > 3 else 1
+    return math.prod(shape[3:])
 
 
 def _in_order(entities: dict[str, str]) -> tuple[tuple[str, str], ...]:

@@ -138,6 +138,26 @@ def build_name(entities: Mapping[str, str], suffix: str, extension: str) -> str:
     return '_'.join([*parts, suffix]) + extension
 
 
+def unusable_name(name: str) -> str:
+    """Why results cannot be named after a file; empty where they can.
+
+    Examples
+    --------
+    >>> unusable_name('sub-01_acq-high-res_T1w.nii.gz')
+    'acq-high-res is not of letters and digits: rename the file'
+    >>> unusable_name('sub-01_acq-3d_T1w.nii.gz')
+    ''
+    """
+    parts = PurePosixPath(name).name.partition('.')[0].split('_')[:-1]
+    for part in parts:
+        key, _, label = part.partition('-')
+        if key not in ENTITY_ORDER:
+            return f'{part} is no entity of BIDS: rename the file'
+        if not _LABEL.fullmatch(label):
+            return f'{part} is not of letters and digits: rename the file'
+    return ''
+
+
 def clean_label(text: str) -> str:
     """Keep the letters and digits of a text, for use as a label."""
     return re.sub(r'[^a-zA-Z0-9]', '', text)

@@ -1,12 +1,12 @@
 """Which scans the user wants: labels, modalities and the BIDS filter file."""
 
 import difflib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harmony_app.bids.atomic import read_json
 from harmony_app.bids.entities import ENTITY_ORDER, LONG_NAMES, short_key
 from harmony_app.errors import InputError, OptionError
 from harmony_app.methods.base import CONTRASTS
@@ -98,7 +98,7 @@ def read_filter_file(path: Path) -> dict[str, dict]:
         Where it is not JSON, or a query or an entity is unknown (the nearest is named).
     """
     try:
-        queries = json.loads(Path(path).read_text(encoding='utf-8'))
+        queries = read_json(Path(path))
     except OSError as error:
         raise InputError(f'cannot read --bids-filter-file {path}: {error.strerror}') from error
     except ValueError as error:

@@ -1,11 +1,10 @@
 """Sidecars by BIDS inheritance, and the site of a scan."""
 
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from harmony_app.bids.atomic import read_table
+from harmony_app.bids.atomic import read_json, read_table
 from harmony_app.bids.entities import parse_name
 
 SCANNER_FIELDS = (
@@ -118,7 +117,7 @@ def _list_sidecars(folder: Path) -> list[Path]:
 
 def _read_json(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -1,15 +1,15 @@
 """Results of a session appear at once, and a marker says which they are."""
 
-import json
 import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from harmony_app.bids.atomic import write_json
+from harmony_app.bids.atomic import read_json, write_json
+from harmony_app.bids.locks import only_one
 from harmony_app.errors import OutputError
 
 
@@ -21,7 +21,7 @@ def marker_path(root: Path, session: str) -> Path:
 def read_marker(root: Path, session: str) -> dict | None:
     """Marker of a session, None where there is none that can be read."""
     try:
-        marker = json.loads(marker_path(root, session).read_text(encoding='utf-8'))
+        marker = read_json(marker_path(root, session))
     except (OSError, ValueError):
         return None
     return marker if isinstance(marker, dict) else None
@@ -40,7 +40,7 @@ def is_finished(root: Path, session: str, digest: str | None) -> bool:
         Hash of settings and inputs; None for whatever they were.
     """
     marker = read_marker(root, session)
-    if not marker or digest not in (None, marker.get('digest')):
+    if not marker or digest not in (None, marker.get('digest')) or 'unfinished' in marker:
         return False
     scans = marker.get('scans', {})
     files = [file for scan in scans.values() for file in scan['files']] + marker.get('files', [])
@@ -51,25 +51,34 @@ def is_finished(root: Path, session: str, digest: str | None) -> bool:
 
 @contextmanager
 def staging(root: Path, session: str) -> Iterator[Path]:
-    """A folder on the disk of the results that is moved into place by :func:`publish`."""
-    folder = Path(root) / 'logs' / '.staging' / f'{session}-{uuid.uuid4().hex[:8]}'
-    _make_folder(folder)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        # Another session may be using the parent; it stays then.
+    """A folder on the disk of the results that is moved into place by :func:`publish`.
+
+    Of several runs one at a time has that of a session: the last one's results stand, whole.
+    """
+    everything = Path(root) / 'logs'
+    folder = everything / '.staging' / f'{session}-{uuid.uuid4().hex[:8]}'
+    _make_folder(everything)
+    with only_one(everything / f'.{session}.lock'):
+        # Those of runs that were killed; a living one would hold the lock.
+        for left in folder.parent.glob(f'{session}-????????'):
+            shutil.rmtree(left, ignore_errors=True)
+        _make_folder(folder)
         try:
-            folder.parent.rmdir()
-        except OSError:
-            pass
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            # Another session may be using the parent; it stays then.
+            try:
+                folder.parent.rmdir()
+            except OSError:
+                pass
 
 
 def _make_folder(folder: Path, tries: int = 20) -> None:
     """Make a folder whose parent another session may remove just now, when it is empty."""
     for left in reversed(range(tries)):
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             return
         except OSError as error:
             # Gone between two steps, or there for the first and gone for the second.
@@ -111,6 +120,26 @@ def publish(root: Path, folder: Path) -> None:
         raise OutputError(f'cannot put results into {root}: {error.strerror}') from error
 
 
+def mark_unfinished(root: Path, session: str, files: Sequence[str]) -> None:
+    """Say in the marker of a session that its results are being put in place.
+
+    A run that is killed on the way leaves some old and some new ones; whoever comes next
+    must not take them for those that the marker tells of, nor leave them beside its own.
+
+    Parameters
+    ----------
+    root : Path
+        Output folder.
+    session : str
+        Name of the session.
+    files : sequence of str
+        What will be put in place.
+    """
+    marker = read_marker(root, session) or {'session': session, 'run': '', 'scans': {}, 'files': []}
+    left = {*marker.get('unfinished', ()), *files}
+    write_json(marker_path(root, session), marker | {'unfinished': sorted(left)})
+
+
 def write_marker(root: Path, session: str, marker: dict) -> None:
     """Replace the marker of a session; results of its scans that are no more are removed.
 
@@ -127,10 +156,11 @@ def write_marker(root: Path, session: str, marker: dict) -> None:
     old = read_marker(root, session) or {}
     new = {file for scan in marker['scans'].values() for file in scan['files']}
     new |= set(marker['files'])
-    for name, scan in old.get('scans', {}).items():
-        # A scan that was not asked for this time keeps what it has.
-        for file in scan['files'] if name in marker['scans'] else ():
-            stale = (Path(root) / file).resolve()
-            if file not in new and Path(root).resolve() in stale.parents:
-                stale.unlink(missing_ok=True)
+    # A scan that was not asked for this time keeps what it has, unless a run was killed over it.
+    asked = [scan for name, scan in old.get('scans', {}).items() if name in marker['scans']]
+    known = {file for scan in asked for file in scan['files']} | set(old.get('unfinished', ()))
+    for file in known - new:
+        stale = (Path(root) / file).resolve()
+        if Path(root).resolve() in stale.parents:
+            stale.unlink(missing_ok=True)
     write_json(marker_path(root, session), marker)

@@ -6,18 +6,17 @@ Nothing that is read is trusted: each way a file can be wrong ends in a
 
 import os
 import tempfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from isal import igzip
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
 
 from harmony_app.errors import OutputError, ScanError
+from harmony_app.imaging.headers import READ_ERRORS, one_line, open_image
 from harmony_app.imaging.masks import is_skull_stripped
 from harmony_app.imaging.volume import Volume
 
@@ -35,6 +34,9 @@ TRANSLATION_LIMIT, ANGLE_LIMIT, ZOOM_LIMIT = 1.0, 1.0, 0.02
 
 MNI_CODE = 4
 """NIfTI xform code of MNI space."""
+
+FREE_TEXT = ('data_type', 'db_name', 'descrip', 'aux_file', 'intent_name')
+"""Fields of a header that say what their writer liked; results do not pass them on."""
 
 GZIP_LEVEL = 3
 """Of ISA-L: float volumes are within 1 % of the size of level 4 of zlib, in a sixth of its time."""
@@ -116,7 +118,7 @@ def read_scan(path: str | os.PathLike) -> NativeScan:
         line and names the file.
     """
     path = Path(path)
-    image = _load(path)
+    image = open_image(path)
     header = image.header.copy()
     shape = _check_shape(path, image.shape)
     affine, notes = _check_affine(path, header, shape)
@@ -173,6 +175,10 @@ def write_like(
     header.set_slope_inter(1.0, 0.0)
     # A display window of the old intensities would hide the new ones.
     header['cal_min'] = header['cal_max'] = 0
+    # Converters write names and times into free text; it is no geometry.
+    for field in FREE_TEXT:
+        if field in header:
+            header[field] = b''
     header.extensions.clear()
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     # Without an affine nibabel leaves the matrices and codes of the header alone.
@@ -217,24 +223,6 @@ def is_thick(zooms: tuple[float, ...]) -> bool:
     (False, True, False)
     """
     return max(zooms) >= 2 * min(zooms) or max(zooms) > 2.5
-
-
-def _load(path: Path) -> nib.Nifti1Image:
-    """Open the file; the data stay on disk."""
-    if not path.is_file():
-        raise ScanError(f'{path}: no such file')
-    try:
-        image = nib.load(path)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
-        raise ScanError(
-            f'{path}: cannot be read as NIfTI, corrupt or truncated ({_one_line(error)})'
-        ) from error
-    if not isinstance(image, nib.Nifti1Pair):
-        raise ScanError(f'{path}: is {type(image).__name__}, not NIfTI; convert it to .nii.gz')
-    dtype = image.get_data_dtype()
-    if dtype.fields is not None or dtype.kind not in 'iuf':
-        raise ScanError(f'{path}: holds colours or complex numbers ({dtype}), not intensities')
-    return image
 
 
 def _check_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -314,10 +302,8 @@ def _read_data(path: Path, image: nib.Nifti1Image) -> np.ndarray:
     try:
         with np.errstate(over='ignore', invalid='ignore'):
             return np.asarray(image.get_fdata(dtype=np.float32, caching='unchanged'))
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise ScanError(
-            f'{path}: the data are corrupt or truncated ({_one_line(error)})'
-        ) from error
+    except READ_ERRORS as error:
+        raise ScanError(f'{path}: the data are corrupt or truncated ({one_line(error)})') from error
     except MemoryError as error:
         raise ScanError(f'{path}: {image.shape} voxels do not fit into memory') from error
 
@@ -359,8 +345,4 @@ def _write(path: Path, image: nib.Nifti1Image) -> None:
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise OutputError(f'{path}: cannot be written ({_one_line(error)})') from error
-
-
-def _one_line(error: BaseException) -> str:
-    return ' '.join(str(error).split())[:200] or type(error).__name__
+        raise OutputError(f'{path}: cannot be written ({one_line(error)})') from error

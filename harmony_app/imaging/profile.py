@@ -100,8 +100,9 @@ class TissueProfile:
 
     @classmethod
     def from_dict(cls, fields: dict) -> 'TissueProfile':
-        """Inverse of :meth:`to_dict`."""
-        profile = cls(**{name: tuple(float(v) for v in values) for name, values in fields.items()})
+        """Inverse of :meth:`to_dict`; TypeError or ValueError where a field is absent or odd."""
+        rows = dict(fields)
+        profile = cls(**{name: tuple(float(v) for v in values) for name, values in rows.items()})
         if len(profile.medians) != 3 or len(profile.spreads) != 3 or len(profile.brain) != 100:
             raise ValueError('a tissue profile has 3 medians, 3 spreads and 100 brain quantiles')
         if len(profile.levels) != 3:

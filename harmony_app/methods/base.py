@@ -4,6 +4,7 @@ A method never sees a file name: it gets preprocessed scans and gives volumes an
 """
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -144,12 +145,30 @@ class Style:
 
     @classmethod
     def from_dict(cls, fields: dict) -> 'Style':
-        """Inverse of :meth:`to_dict`; KeyError or TypeError where a field is absent or unknown."""
+        """Inverse of :meth:`to_dict`.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            Where a field is absent, unknown, or holds what no style has.
+        """
         fields = dict(fields)
         fields['profile'] = TissueProfile.from_dict(fields['profile'])
         for key in ('theta', 'eta', 'spectrum'):
             fields[key] = tuple(float(v) for v in fields.get(key, ()))
-        return cls(**fields)
+        style = cls(**fields)
+        if not (isinstance(style.name, str) and isinstance(style.contrast, str)):
+            raise ValueError('name and contrast of a style are words')
+        numbers = [*style.theta, *style.eta, *style.spectrum, float(style.scans)]
+        numbers += [float(style.wm_peak), float(style.noise or 0)]
+        numbers += [v for values in style.profile.to_dict().values() for v in values]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError('a number of a style is not finite')
+        if style.wm_peak <= 0 or style.scans < 0 or (style.noise or 0) < 0:
+            raise ValueError(
+                'the white-matter peak of a style lies above 0, scans and noise not below'
+            )
+        return style
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,14 @@ from typing import Self
 
 from torch import nn
 
-from harmony_app.errors import ModelError, OptionError
+from harmony_app.errors import OptionError
 from harmony_app.methods.base import CONTRASTS, Method, Scan
-from harmony_app.methods.model_folder import load_weights, read_model_folder, write_model_folder
+from harmony_app.methods.model_folder import (
+    build_networks,
+    load_weights,
+    read_model_folder,
+    write_model_folder,
+)
 from harmony_app.methods.registry import packaged_model
 from harmony_app.nets.contrast import ContrastNets
 
@@ -90,12 +95,9 @@ class DecoderModel(Method):
         """
         folder = packaged_model(cls.name) if folder is None else Path(folder)
         metadata, tensors = read_model_folder(folder, cls.name)
-        try:
-            nets, network = cls.build(metadata)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(
-                f'{folder}/model.json does not describe networks of {cls.name}'
-            ) from error
+        nets, network = build_networks(
+            folder, cls.name, metadata, tensors, lambda: cls.build(metadata)
+        )
         modules = {'nets': nets} if network is None else {'nets': nets, 'fusion': network}
         for name, module in modules.items():
             start = f'{name}.'

@@ -18,7 +18,13 @@ from harmony_app.imaging.profile import TissueProfile, measure_profile
 from harmony_app.imaging.resample import resample
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import Harmonized, Labelled, Method, Scan, Style
-from harmony_app.methods.model_folder import load_weights, read_model_folder, write_model_folder
+from harmony_app.methods.model_folder import (
+    NOT_DESCRIBED,
+    build_networks,
+    load_weights,
+    read_model_folder,
+    write_model_folder,
+)
 from harmony_app.methods.registry import packaged_model
 from harmony_app.nets.mispel import MispelConfig, MispelNets
 
@@ -197,14 +203,20 @@ class Mispel(Method):
         """
         folder = packaged_model(cls.name) if folder is None else Path(folder)
         metadata, tensors = read_model_folder(folder, cls.name)
+        nets = build_networks(
+            folder,
+            cls.name,
+            metadata,
+            tensors,
+            lambda: MispelNets(MispelConfig.from_dict(metadata['networks'])),
+        )
         try:
-            nets = MispelNets(MispelConfig.from_dict(metadata['networks']))
             known = {fields['contrast'] for fields in metadata.get('styles', [])}
-        except (KeyError, TypeError, ValueError) as error:
+        except NOT_DESCRIBED as error:
             raise ModelError(f'{folder}/model.json does not describe units of mispel') from error
         if missing := [c for c in nets.config.contrasts if c not in known]:
             raise ModelError(
-                f'{folder}/model.json does not tell the middle ground of {", ".join(missing)}: '
+                f'{folder}/model.json does not tell the middle ground of {", ".join(map(str, missing))}: '
                 'train the model again'
             )
         load_weights(nets, tensors, folder)

@@ -9,8 +9,9 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from harmony_app import __version__
 from harmony_app.errors import ModelError, OutputError
@@ -19,6 +20,17 @@ from harmony_app.methods.base import CONTRASTS
 
 METADATA = 'model.json'
 WEIGHTS = 'weights.safetensors'
+
+LARGEST_FILE = 2**32
+"""Bytes of weights that are read."""
+
+LARGEST_NUMBER, LONGEST_LIST = 4096, 256
+"""Largest width or count, and longest list, that the description of a network holds."""
+
+NOT_DESCRIBED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+"""What is raised where ``model.json`` does not hold what it should."""
+
+Networks = TypeVar('Networks')
 
 
 def common_metadata(licence: str) -> dict:
@@ -118,6 +130,8 @@ def read_model_folder(folder: Path, method: str) -> tuple[dict, dict]:
             'give another model folder or another method'
         )
     try:
+        if (folder / WEIGHTS).stat().st_size > LARGEST_FILE:
+            raise ModelError(f'{folder / WEIGHTS} is larger than any model; it was not read')
         weights = (folder / WEIGHTS).read_bytes()
     except FileNotFoundError as error:
         raise ModelError(f'{folder} has no {WEIGHTS}; the model folder is incomplete') from error
@@ -134,7 +148,7 @@ def read_model_folder(folder: Path, method: str) -> tuple[dict, dict]:
 
     try:
         tensors = load(weights)
-    except SafetensorError as error:
+    except (SafetensorError, *NOT_DESCRIBED) as error:
         raise ModelError(f'{folder / WEIGHTS} is not a safetensors file: {error}') from error
     return metadata, {
         name: tensor.float() if tensor.is_floating_point() else tensor
@@ -157,11 +171,75 @@ def read_metadata(folder: Path) -> dict:
         raise ModelError(f'{folder} is no model folder: it has no {METADATA}') from error
     except OSError as error:
         raise ModelError(f'cannot read {path}: {error.strerror}') from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f'{path} is not valid JSON; copy the model folder again') from error
     if not isinstance(metadata, dict) or not isinstance(metadata.get('method'), str):
         raise ModelError(f'{path} does not name the method of the model')
     return metadata
+
+
+def build_networks(
+    folder: Path, method: str, described: Mapping, tensors: Mapping, build: Callable[[], Networks]
+) -> Networks:
+    """Make the networks that ``model.json`` describes, once it is seen that they fit the weights.
+
+    A description can ask for more than a machine has; it is first made without memory.
+
+    Parameters
+    ----------
+    folder : Path
+        Model folder, for messages.
+    method : str
+        Name of the method.
+    described : mapping
+        Content of ``model.json``.
+    tensors : mapping of str to torch.Tensor
+        Its weights.
+    build : callable
+        Makes the networks; of a tuple some may be None.
+
+    Raises
+    ------
+    ModelError
+        Where they are not described, or are larger than the weights.
+    """
+    import torch
+
+    wrong = (*NOT_DESCRIBED, RuntimeError, ArithmeticError, RecursionError)
+    try:
+        for name in ('network', 'networks', 'energies', 'fusion'):
+            _check_numbers(described.get(name))
+        with torch.device('meta'):
+            made = build()
+        parts = made if isinstance(made, tuple) else (made,)
+        asked = sum(
+            t.numel() for part in parts if part is not None for t in part.state_dict().values()
+        )
+        given = sum(tensor.numel() for tensor in tensors.values())
+        if asked > given:
+            raise ValueError(f'they have {asked} numbers, and the weights {given}')
+        return build()
+    except wrong as error:
+        raise ModelError(
+            f'{folder}/{METADATA} does not describe networks of {method} ({_one_line(error)})'
+        ) from error
+
+
+def _check_numbers(value, depth: int = 0) -> None:
+    """Refuse sizes and counts that no network has."""
+    if isinstance(value, Mapping | list):
+        if len(value) > LONGEST_LIST or depth > LONGEST_LIST:
+            raise ValueError(f'a list of {len(value)} entries')
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for name, item in items:
+            if name != 'seed':
+                _check_numbers(item, depth + 1)
+    elif isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
+        raise ValueError(f'a size of {value}')
+
+
+def _one_line(error: BaseException) -> str:
+    return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
 def load_weights(module, tensors: Mapping, folder: Path) -> None:

@@ -61,7 +61,7 @@ def get_method(
     >>> get_method('white-stripe', width=0.1).width
     0.1
     """
-    method = _find_class(name)
+    method = find_class(name)
     make = method.load if method.needs_training else method
     known = inspect.signature(make).parameters.keys() - {'folder', 'device'}
     unknown = sorted(options.keys() - known)
@@ -83,7 +83,7 @@ def method_takes(name: str, option: str) -> bool:
     >>> method_takes('haca3', 'batch'), method_takes('nyul', 'batch')
     (True, False)
     """
-    method = _find_class(name)
+    method = find_class(name)
     return option in inspect.signature(method.load if method.needs_training else method).parameters
 
 
@@ -154,7 +154,8 @@ def default_styles() -> dict[str, Style]:
     return {contrast: styles[contrast] for contrast in CONTRASTS}
 
 
-def _find_class(name: str) -> type[Method]:
+def find_class(name: str) -> type[Method]:
+    """Class of a method by its name; OptionError for one that is unknown or for groups."""
     if name in GROUP_METHODS:
         raise OptionError(
             f'method {name} is fitted on a group of scans, so it is for the benchmark and the group '

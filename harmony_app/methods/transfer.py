@@ -34,7 +34,12 @@ from harmony_app.imaging.resample import resample
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import Harmonized, Method, Scan, Style
 from harmony_app.methods.fluid import shift_fluid
-from harmony_app.methods.model_folder import load_weights, read_model_folder, write_model_folder
+from harmony_app.methods.model_folder import (
+    build_networks,
+    load_weights,
+    read_model_folder,
+    write_model_folder,
+)
 from harmony_app.methods.transfer_features import CONDITION, condition_vector, features_of_working
 from harmony_app.nets.bilateral import (
     TransferConfig,
@@ -318,15 +323,17 @@ class Transfer(Method):
     def load(cls, folder: Path, device: str = 'cpu', noise: str = 'match') -> 'Transfer':
         """Read a model folder; ModelError where it is not whole or not of this method."""
         metadata, tensors = read_model_folder(Path(folder), cls.name)
-        try:
-            config = TransferConfig(**metadata['network'])
-        except (KeyError, TypeError) as error:
-            raise ModelError(f'{folder}/model.json does not describe a transfer network') from error
-        if config.condition != CONDITION:
+        network = build_networks(
+            folder,
+            cls.name,
+            metadata,
+            tensors,
+            lambda: TransferNetwork(TransferConfig(**metadata['network'])),
+        )
+        if network.config.condition != CONDITION:
             raise ModelError(
-                f'{folder}: made for a condition of {config.condition} numbers, this version '
-                f'gives {CONDITION}; train it again'
+                f'{folder}: made for a condition of {network.config.condition} numbers, this '
+                f'version gives {CONDITION}; train it again'
             )
-        network = TransferNetwork(config)
         load_weights(network, tensors, folder)
         return cls(network, metadata, device, noise)

@@ -1,6 +1,5 @@
 """What can be found wrong in seconds, before anything is indexed or computed."""
 
-import json
 import logging
 import os
 import shutil
@@ -9,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harmony_app import __version__
+from harmony_app.bids.atomic import read_json
 from harmony_app.bids.discovery import ScanInput
 from harmony_app.config import RunConfig
 from harmony_app.errors import (
@@ -22,6 +22,7 @@ from harmony_app.errors import (
 )
 from harmony_app.methods.base import Method
 from harmony_app.methods.registry import get_method, method_takes, packaged_model
+from harmony_app.workflows.scratch import check_owner, is_shared
 from harmony_app.workflows.targets import Targets
 
 logger = logging.getLogger('harmony_app')
@@ -58,7 +59,7 @@ def check_dataset(root: Path, skip_validation: bool = False) -> dict:
     path = root / 'dataset_description.json'
     advice = 'give the root of a raw BIDS dataset, or --skip-bids-validation'
     try:
-        description = json.loads(path.read_text(encoding='utf-8'))
+        description = read_json(path)
         problem = None if isinstance(description, dict) else f'{path} is no JSON object'
     except FileNotFoundError:
         description, problem = {}, f'{root} has no dataset_description.json'
@@ -104,9 +105,14 @@ def check_folders(config: RunConfig) -> None:
     OutputError
         Where one cannot be written.
     """
-    raw, out, work = (
-        Path(p).resolve() for p in (config.bids_dir, config.output_dir, config.work_dir)
-    )
+    folders = (config.bids_dir, config.output_dir, config.work_dir)
+    for folder in folders:
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError as error:
+            # Tables and sidecars could not name it.
+            raise OptionError(f'{folder}: the path is not in UTF-8; rename the folder') from error
+    raw, out, work = (Path(folder).resolve() for folder in folders)
     if out == raw:
         raise OptionError(
             f'output_dir is the input dataset; give another folder, '
@@ -131,6 +137,7 @@ def check_folders(config: RunConfig) -> None:
     if not config.dry_run:
         _probe(config.output_dir, 'output_dir')
         _probe(config.work_dir, '--work-dir')
+        check_owner(config.work_dir)
         if config.export_dir:
             _probe(config.export_dir, '--export-dir')
 
@@ -281,8 +288,9 @@ def read_plugin(path: Path) -> tuple[str, dict]:
         content = yaml.safe_load(path.read_text(encoding='utf-8'))
     except OSError as error:
         raise OptionError(f'--use-plugin {path}: {error.strerror}') from error
-    except yaml.YAMLError as error:
-        raise OptionError(f'--use-plugin {path} is not YAML: {error}') from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        told = ' '.join(str(error).split())[:200]
+        raise OptionError(f'--use-plugin {path} is not YAML: {told}') from error
     if not isinstance(content, Mapping) or not isinstance(content.get('plugin'), str):
         raise OptionError(f'--use-plugin {path} names no plugin (plugin: SLURM, plugin_args: ...)')
     name, args = content['plugin'], content.get('plugin_args') or {}
@@ -302,10 +310,9 @@ def read_plugin(path: Path) -> tuple[str, dict]:
 def _warn_of_version(out: Path) -> None:
     """Say that the results in a folder are of another version."""
     try:
-        text = (out / 'dataset_description.json').read_text(encoding='utf-8')
-        makers = json.loads(text).get('GeneratedBy', [])
+        makers = read_json(out / 'dataset_description.json').get('GeneratedBy', [])
         versions = [m.get('Version') for m in makers if m.get('Name') == 'harmony-app']
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError):
         return
     if versions and __version__ not in versions:
         logger.warning(
@@ -329,7 +336,9 @@ def _check_export(folder: Path, raw: Path, out: Path) -> None:
 def _probe(folder: Path, what: str) -> None:
     """Make a folder and write a file there."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        # Scratch may hold images of people: nobody else's business where everybody may look.
+        mode = 0o700 if what == '--work-dir' and is_shared(folder.parent) else 0o777
+        folder.mkdir(mode, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix='.probe-'):
             pass
     except OSError as error:

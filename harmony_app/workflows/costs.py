@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from harmony_app.bids.discovery import ScanInput
 from harmony_app.config import RunConfig
+from harmony_app.errors import ScanError
 from harmony_app.imaging.grid import SPACE, WORKING_SHAPE
 from harmony_app.methods.registry import method_takes
 from harmony_app.workflows.pace import in_words
@@ -129,10 +130,9 @@ def _amount(gigabytes: float) -> str:
 
 def _voxels(scan: ScanInput) -> float | None:
     """Voxels of a scan by its header; None where it cannot be read."""
-    import nibabel as nib
+    from harmony_app.imaging.headers import open_image
 
     try:
-        shape = nib.load(scan.path).shape[:3]
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError):
+        return float(math.prod(open_image(scan.path).shape[:3]))
+    except ScanError:
         return None
-    return float(math.prod(shape))

@@ -106,6 +106,7 @@ def harmonize_session(
     scans: Sequence[Scan],
     styles: Mapping[str, Style],
     impute: Sequence[str] = (),
+    device: str = 'cpu',
 ) -> Path:
     """Harmonize the scans of a session to the styles of their contrasts.
 
@@ -123,8 +124,10 @@ def harmonize_session(
         Targets by contrast.
     impute : sequence of str
         Contrasts to make where they were not acquired.
+    device : str
+        Where the method runs; kept in the record.
     """
-    facts: dict = {'results': [], 'failures': {}}
+    facts: dict = {'results': [], 'failures': {}, 'device': device}
     accepted = []
     for scan in scans:
         try:

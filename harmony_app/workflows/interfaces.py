@@ -1,6 +1,7 @@
 """Nipype interfaces: each runs one step of :mod:`harmony_app.workflows.steps`."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 from nipype.interfaces.base import (
@@ -116,6 +117,9 @@ class _MethodInputSpec(BaseInterfaceInputSpec):
     device = traits.Str('cpu', usedefault=True, desc='torch device')
     # Nipype counts a node with this trait against the slots of the accelerators.
     use_gpu = traits.Bool(False, usedefault=True, nohash=True, desc='runs on an accelerator')
+    falls_back = traits.Bool(
+        False, usedefault=True, nohash=True, desc='whether the CPU may take over from the device'
+    )
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc='threads of torch')
     seed = traits.Int(desc='random seed')
 
@@ -150,21 +154,25 @@ class EncodeTarget(SimpleInterface):
         scans = load_scans(
             *([Path(p) for p in paths] for paths in (given.prepared, given.finished, given.aligned))
         )
-        method = _make_method(given)
         peaks = {
             record.facts['name']: record.facts['wm_peak']
             for record in map(Record, given.finished)
             if not record.failure
         }
-        styles: dict = {}
-        for contrast, wanted in given.targets.items():
-            group = [s for s in scans if s.name in wanted and s.contrast == contrast]
-            if not group:
-                raise InputError(
-                    f'--target {given.names[contrast]}: none of its {contrast} scans can be used'
-                )
-            style = encode_style(method, group, given.names[contrast], peaks)
-            styles[contrast] = style.to_dict()
+
+        def encode(method, device: str) -> dict:
+            styles: dict = {}
+            for contrast, wanted in given.targets.items():
+                group = [s for s in scans if s.name in wanted and s.contrast == contrast]
+                if not group:
+                    raise InputError(
+                        f'--target {given.names[contrast]}: none of its {contrast} scans can be used'
+                    )
+                style = encode_style(method, group, given.names[contrast], peaks)
+                styles[contrast] = style.to_dict()
+            return styles
+
+        styles = _with_method(given, encode)
         out = write_json(Path(runtime.cwd) / 'styles.json', styles)
         self._results['out_file'] = str(out)
         return runtime
@@ -229,13 +237,14 @@ class HarmonizeSession(SimpleInterface):
         scans = load_scans(
             prepared, [Path(p) for p in given.finished], [Path(given.aligned)] * len(prepared)
         )
-        out = harmonize_session(
-            Path(runtime.cwd) / 'harmonized.zip',
-            _make_method(given),
-            with_site_averages(scans, _read_sites(given)),
-            styles_of(given),
-            given.impute if isdefined(given.impute) else (),
-        )
+        known, styles = with_site_averages(scans, _read_sites(given)), styles_of(given)
+        impute = given.impute if isdefined(given.impute) else ()
+        path = Path(runtime.cwd) / 'harmonized.zip'
+
+        def harmonize(method, device: str) -> Path:
+            return harmonize_session(path, method, known, styles, impute, device)
+
+        out = _with_method(given, harmonize)
         self._results['out_file'] = str(out)
         return runtime
 
@@ -295,23 +304,29 @@ class WriteSession(SimpleInterface):
         return runtime
 
 
-def _make_method(given):
-    """The method of a node, on its device, with its seed and threads."""
+def _with_method(given, use):
+    """Use the method of a node, with its seed and threads."""
+    from harmony_app.workflows.device_memory import within_device_memory
+
+    options = given.options if isdefined(given.options) else {}
+    make = partial(_make_method, given)
+    return within_device_memory(
+        given.method, given.device, dict(options), given.falls_back, make, use
+    )
+
+
+def _make_method(given, device: str, options: dict):
     from harmony_app.methods.registry import get_method
 
-    if isdefined(given.model) or given.device != 'cpu':
+    if isdefined(given.model) or device != 'cpu':
         import torch
 
         torch.set_num_threads(given.num_threads)
-        torch.use_deterministic_algorithms(given.device == 'cpu')
+        torch.use_deterministic_algorithms(device == 'cpu')
         if isdefined(given.seed):
             torch.manual_seed(given.seed)
-    return get_method(
-        given.method,
-        Path(given.model) if isdefined(given.model) else None,
-        given.device,
-        **(given.options if isdefined(given.options) else {}),
-    )
+    folder = Path(given.model) if isdefined(given.model) else None
+    return get_method(given.method, folder, device, **options)
 
 
 def styles_of(given) -> dict:

@@ -32,6 +32,8 @@ class MethodSettings:
         Threads of torch.
     seed : int
         Random seed.
+    falls_back : bool
+        Whether the CPU takes over where the memory of the device is too small.
     """
 
     name: str
@@ -41,6 +43,7 @@ class MethodSettings:
     device: str = 'cpu'
     threads: int = 1
     seed: int = 0
+    falls_back: bool = False
 
     @classmethod
     def of(cls, name: str, model: Path | None = None, **settings) -> 'MethodSettings':
@@ -80,6 +83,7 @@ class MethodSettings:
             'options': dict(self.options),
             'device': self.device if self.model else 'cpu',
             'use_gpu': self.uses_gpu,
+            'falls_back': self.falls_back,
             'num_threads': self.threads,
             'seed': self.seed,
             'model_hash': self.model_hash,

@@ -31,12 +31,18 @@ def write_record(
     path = Path(path)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     items = arrays.items() if isinstance(arrays, Mapping) else arrays
-    with zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive:
-        for name, array in items:
-            with archive.open(_member(f'{name}.npy'), 'w', force_zip64=True) as stream:
-                np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
-        archive.writestr(_member(FACTS), json.dumps(dict(facts), allow_nan=False))
-    os.replace(temporary, path)
+    try:
+        with zipfile.ZipFile(temporary, 'w', zipfile.ZIP_STORED) as archive:
+            for name, array in items:
+                with archive.open(_member(f'{name}.npy'), 'w', force_zip64=True) as stream:
+                    array = np.ascontiguousarray(array)
+                    np.lib.format.write_array(stream, array, allow_pickle=False)
+            archive.writestr(_member(FACTS), json.dumps(dict(facts), allow_nan=False))
+        with open(temporary, 'rb') as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 

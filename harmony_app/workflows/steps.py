@@ -16,6 +16,7 @@ from harmony_app.imaging.ants_setup import SEED
 from harmony_app.imaging.bias import correct_bias, divide_field, tissue_field
 from harmony_app.imaging.face import is_defaced
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
+from harmony_app.imaging.headers import READ_ERRORS, one_line, open_image
 from harmony_app.imaging.intensity import white_matter_peak
 from harmony_app.imaging.io import NativeScan, is_thick, read_scan
 from harmony_app.imaging.masks import is_skull_stripped
@@ -58,13 +59,11 @@ def load_native(path: Path, volume: int | None, folder: Path) -> NativeScan:
         return read_scan(path)
     import nibabel as nib
 
+    image = open_image(path)
     try:
-        image = nib.load(path)
         data = np.asarray(image.dataobj[..., volume], dtype=np.float32)
-    except (OSError, EOFError, ValueError, IndexError, nib.filebasedimages.ImageFileError) as error:
-        raise ScanError(
-            f'{path}: volume {volume} cannot be read ({" ".join(str(error).split())})'
-        ) from error
+    except (*READ_ERRORS, IndexError) as error:
+        raise ScanError(f'{path}: volume {volume} cannot be read ({one_line(error)})') from error
     header = image.header.copy()
     header.set_data_dtype(np.float32)
     header.set_slope_inter(1, 0)

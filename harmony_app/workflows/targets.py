@@ -1,13 +1,13 @@
 """What ``--target`` names: styles that exist, or scans to measure them on."""
 
 import difflib
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harmony_app.bids.atomic import read_json
 from harmony_app.bids.discovery import Inventory, ScanInput, discover, list_participants
 from harmony_app.bids.entities import clean_label, parse_name
 from harmony_app.bids.filters import Selection
@@ -186,7 +186,7 @@ def _image(target: str, contrast: str | None) -> dict:
 def _style_file(target: str) -> dict:
     """One style, a list of styles, styles by contrast, or anything with ``styles`` (a model)."""
     try:
-        content = json.loads(Path(target).expanduser().read_text(encoding='utf-8'))
+        content = read_json(Path(target).expanduser())
     except OSError as error:
         raise InputError(f'--target {target}: {error.strerror}') from error
     except ValueError as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harmony_app.bids.atomic import read_table, write_json, write_table
 from harmony_app.bids.derivatives import derivative_path
-from harmony_app.bids.publish import publish, staging, write_marker
+from harmony_app.bids.publish import mark_unfinished, publish, staging, write_marker
 from harmony_app.errors import ExitCode
 from harmony_app.imaging.grid import SPACES
 from harmony_app.imaging.profile import TISSUES
@@ -111,9 +111,24 @@ def write_session(
                     'look at the figure'
                 )
     _note_artifacts(states, made.facts['results'] if made else ())
-    files: dict[str, list[str]] = {}
-    if ready:
-        with staging(root, session) as folder:
+    if made and 'Device' in settings:
+        # Not what was wanted, where the accelerator had too little memory.
+        settings = dict(settings) | {'Device': made.facts['device']}
+    marker = {
+        'session': session,
+        'run': run,
+        'digest': digest,
+        'scans': {name: state | {'files': []} for name, state in states.items()},
+        'files': [],
+        # What reports draw: of a target that was measured in the run nothing else is kept.
+        'targets': {
+            contrast: style.to_dict()
+            for contrast, style in styles.items()
+            if any(facts.facts['contrast'] == contrast for facts in first.values())
+        },
+    }
+    with staging(root, session) as folder:
+        if ready:
             outputs = SessionOutputs(
                 staging=folder,
                 raw=raw,
@@ -139,22 +154,11 @@ def write_session(
                     second.get(source),
                 )
             _write_tables(outputs, root, list(first))
+            for name, files in outputs.files.items():
+                marker['scans'].get(name, marker)['files'] += files
+            mark_unfinished(root, session, [f for files in outputs.files.values() for f in files])
             publish(root, folder)
-            files = outputs.files
-    marker = {
-        'session': session,
-        'run': run,
-        'digest': digest,
-        'scans': {name: state | {'files': files.get(name, [])} for name, state in states.items()},
-        'files': files.get('', []),
-        # What reports draw: of a target that was measured in the run nothing else is kept.
-        'targets': {
-            contrast: style.to_dict()
-            for contrast, style in styles.items()
-            if any(facts.facts['contrast'] == contrast for facts in first.values())
-        },
-    }
-    write_marker(root, session, marker)
+        write_marker(root, session, marker)
     return marker
 
 

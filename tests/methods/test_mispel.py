@@ -151,7 +151,7 @@ def test_save_and_load_give_the_same_voxels(tmp_path, make_style):
     with pytest.raises(ModelError, match='middle ground of T2w'):
         Mispel.load(tmp_path)
     (tmp_path / METADATA).write_text(json.dumps(told | {'networks': {'units': []}}))
-    with pytest.raises(ModelError, match='does not describe units'):
+    with pytest.raises(ModelError, match='does not describe networks of mispel'):
         Mispel.load(tmp_path)
     with pytest.raises(OptionError, match='mispel is trained by'):
         model.fit([])

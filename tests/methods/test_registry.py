@@ -42,7 +42,7 @@ def test_classical_methods_come_by_name(name):
 
 def test_every_name_is_a_method_of_that_name():
     for name in registry.METHOD_NAMES:
-        cls = registry._find_class(name)
+        cls = registry.find_class(name)
         assert issubclass(cls, Method)
         assert cls.name == name
 
