@@ -4,6 +4,7 @@
 measures, each in processes of its own:
 
 - ``preprocessing``: ours, and ANTs as published pipelines call it, with how accurate both are;
+- ``field``: how well a strong bias field is found, by ours and by N4;
 - ``network``: HACA3's decoder on one scan and one target, and the same computed as its published
   code does: all slices of three orientations, 56 at a time, nothing left out;
 - ``session``: the whole participant level on the session;
@@ -26,9 +27,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.columns import write_rows
+from benchmarks.columns import read_rows, write_rows
 from benchmarks.speed_network import network_rows
-from benchmarks.speed_preprocessing import preprocessing_rows
+from benchmarks.speed_preprocessing import field_rows, preprocessing_rows
 from benchmarks.speed_scale import planning_rows
 from benchmarks.speed_targets import target_rows
 from benchmarks.tables import to_markdown
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     options.out.mkdir(parents=True, exist_ok=True)
-    rows: list[dict] = []
+    rows = _kept(options)
     try:
         for part in options.parts:
             logger.info('%s', part)
@@ -71,6 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except HarmonyError as error:
         parser.exit(int(error.exit_code), f'speed: {error}\n')
     sys.stdout.write(to_markdown(table, 3) + '\n')
+
+
+def _kept(options: argparse.Namespace) -> list[dict]:
+    """Rows of the parts that are not measured now."""
+    path = options.out / 'speed.tsv'
+    if not path.exists():
+        return []
+    return [row for row in read_rows(path).to_dict('records') if row['part'] not in options.parts]
 
 
 def simulated(options: argparse.Namespace, people: int = 1, contrasts: Sequence[str] = ()) -> Path:
@@ -145,6 +154,7 @@ def start_rows(options: argparse.Namespace) -> list[dict]:
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[dict]]] = {
     'preprocessing': lambda options: preprocessing_rows(simulated(options), options.out),
+    'field': lambda options: field_rows(simulated(options), options.out),
     'network': lambda options: network_rows(simulated(options), options.out),
     'session': session_rows,
     'targets': lambda options: target_rows(simulated(options), options.out),
