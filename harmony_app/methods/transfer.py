@@ -194,6 +194,33 @@ def personal_target(scan: Scan, target: Style) -> Style:
     return replace(target, profile=profile)
 
 
+class Guides:
+    """What is computed of a scan once, whatever it is brought to.
+
+    Parameters
+    ----------
+    scan : Scan
+    device : str
+        Where the network runs.
+
+    Attributes
+    ----------
+    noise : float
+        Standard deviation of the noise on the working grid.
+    working, native : Volume
+        The scan without its noise, on both grids.
+    features : Tensor
+        What the network sees of it.
+    """
+
+    def __init__(self, scan: Scan, device: str):
+        self.scan = scan
+        self.noise = white_matter_noise(scan.working, scan.tissues)
+        self.working = edge_preserving_mean(scan.working, self.noise)
+        self.native = edge_preserving_mean(scan.native, native_noise(scan))
+        self.features = features_of_working(scan.working.data, scan.brain, scan.tissues, device)
+
+
 class Transfer(Method):
     """The learned bilateral grid.
 
@@ -227,23 +254,29 @@ class Transfer(Method):
         self.metadata = metadata
         self.device = device
         self.noise = noise
+        self._guides: list[Guides] = []
 
     def harmonize(self, session: Sequence[Scan], target: Style) -> list[Harmonized]:
         """Bring every scan of the target's contrast to the target; others are left out."""
         results = []
-        for scan in session:
-            if scan.contrast != target.contrast:
-                continue
+        same = [scan for scan in session if scan.contrast == target.contrast]
+        # the next target of the same session finds these again
+        self._guides = [g for g in self._guides if any(g.scan is scan for scan in same)]
+        for scan in same:
             goal = personal_target(scan, target)
             moved = shift_fluid(scan, session, goal.profile)
             source = moved.scan if moved else scan
             grid, working = self.predict(source, goal)
+            guide = self._guides_of(source).native
+            mapped = grid.map(guide, scan.native_to_working)
+            if moved:
+                self._guides = [g for g in self._guides if g.scan is not source]
             results.append(
                 Harmonized(
                     source=scan.name,
                     contrast=scan.contrast,
                     working=working,
-                    native=grid.apply(source.native, scan.native_to_working, native_noise(scan)),
+                    native=grid.finish(source.native, guide, mapped),
                     settings={
                         'TransferStart': 'scan' if goal is target else 'site average',
                         'TransferBase': [list(knot) for knot in grid.base],
@@ -276,22 +309,20 @@ class Transfer(Method):
             The scan on the working grid under it.
         """
         target = style.profile
-        features = features_of_working(scan.working.data, scan.brain, scan.tissues, self.device)
+        guides = self._guides_of(scan)
         condition = condition_vector(scan.profile, target, scan.contrast).to(self.device)
-        coefficients = self.network(features[None], condition[None])[0]
+        coefficients = self.network(guides.features[None], condition[None])[0]
         config = self.network.config
         base = calibration_curve(scan.profile, target) if config.base else IDENTITY
-        noise = white_matter_noise(scan.working, scan.tissues)
         grid = BilateralGrid(
             coefficients,
             config.last_bin,
             base,
-            noise_kept=self._noise_kept(noise, style.noise),
+            noise_kept=self._noise_kept(guides.noise, style.noise),
             cell=config.cell,
             guide=self.network.guide(),
         )
-        guide = edge_preserving_mean(scan.working, noise)
-        mapped = grid.map(guide)
+        mapped = grid.map(guides.working)
         curve = grid.curve
         rounds = [('levels', bounded_levels, LEVELS_CLOSED)] * CALIBRATIONS
         if style.scans == 1:
@@ -304,7 +335,14 @@ class Transfer(Method):
             step = calibration_curve(replace(reached, levels=here), replace(target, levels=wanted))
             curve = compose_curves(curve, step)
         grid = replace(grid, curve=curve)
-        return grid, grid.finish(scan.working, guide, mapped)
+        return grid, grid.finish(scan.working, guides.working, mapped)
+
+    def _guides_of(self, scan: Scan) -> Guides:
+        for guides in self._guides:
+            if guides.scan is scan:
+                return guides
+        self._guides.append(Guides(scan, self.device))
+        return self._guides[-1]
 
     def _noise_kept(self, noise: float, wanted: float | None) -> float:
         """Share of a scan's noise that stays in the result."""

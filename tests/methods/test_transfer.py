@@ -25,6 +25,7 @@ from harmony_app.methods.transfer import (
     LEVELS_CLOSED,
     MEDIANS_CLOSED,
     BilateralGrid,
+    Guides,
     Transfer,
     personal_target,
 )
@@ -352,6 +353,29 @@ def test_a_planted_lesion_stays_and_none_comes(scan, packaged):
         found[name] = float(np.median(after[ball]))
     assert found['with'] < 0.75
     assert found['without'] == pytest.approx(1, abs=0.05)
+
+
+def test_the_next_target_finds_what_is_the_same_for_all(scan, monkeypatch):
+    first, second = (Style(str(n), 'T1w', _profile(n, 1.0, 0.25)) for n in (0.5, 0.7))
+    (alone,) = Transfer(_network(1), {}).harmonize([scan], second)
+    made = []
+
+    class Counted(Guides):
+        def __init__(self, *arguments):
+            made.append(arguments)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr('harmony_app.methods.transfer.Guides', Counted)
+    method = Transfer(_network(1), {})
+    method.harmonize([scan], first)
+    (after,) = method.harmonize([scan], second)
+    assert len(made) == 1
+    np.testing.assert_array_equal(after.native.data, alone.native.data)
+    np.testing.assert_array_equal(after.working.data, alone.working.data)
+    other = replace(scan, name='other')
+    method.harmonize([other], first)
+    # nothing of another session is kept
+    assert [guides.scan for guides in method._guides] == [other]
 
 
 def test_other_contrasts_are_left_out(scan):
