@@ -300,9 +300,10 @@ def test_damaged_and_foreign_models_are_refused(tmp_path):
 
     refused('of the method mispel', method='mispel')
     refused('does not describe', networks={'variant': 'x'})
-    wider = json.loads(json.dumps(metadata['networks']))
-    wider['beta']['widths'][0] = 6
-    refused('has shape', networks=wider)
+    for width, told in ((6, 'numbers, and the weights'), (2, 'has shape')):
+        other = json.loads(json.dumps(metadata['networks']))
+        other['beta']['widths'][0] = width
+        refused(told, networks=other)
     (tmp_path / METADATA).write_text(json.dumps(metadata))
     content = bytearray((tmp_path / WEIGHTS).read_bytes())
     content[-1] ^= 1
