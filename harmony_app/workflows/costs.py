@@ -1,7 +1,7 @@
 """What a plan will cost: processor time, memory and disk, by what steps were measured to take.
 
 The seconds and memory are those that ``--resource-monitor`` gave on one core of a shared server
-without an accelerator, for phantom sessions of a T1w and a T2w (2 to 7 million voxels); of the methods on
+without an accelerator, for a phantom session of four contrasts (2 to 9 million voxels); of the methods on
 slices HACA3 was measured (docs/benchmarks.md), and the others are taken for it. Another machine
 differs by a factor of two easily: what is told is an order, not a promise. The disk of the scratch
 follows from the arrays that are kept, that of the results from how noisy images compress.
@@ -21,13 +21,13 @@ from harmony_app.workflows.plans import Plan
 USUAL_VOXELS = 9e6
 """Voxels of a scan whose header cannot be read: a whole head at 1 mm."""
 
-PREPARE, FINISH, WRITE = (0.3, 0.2), (7.0, 0.1), (6.0, 0.5)
+PREPARE, FINISH, WRITE = (0.3, 0.2), (5.0, 0.1), (3.5, 0.25)
 """Seconds of a scan, and of each million of its voxels."""
 
-ALIGN = (90.0, 25.0)
+ALIGN = (46.0, 5.0)
 """Seconds of a session, and of each scan beyond its first."""
 
-TRANSFER, SLICES, CLASSICAL, ACCELERATED = 22.0, 60.0, 1.5, 5.0
+TRANSFER, SLICES, CLASSICAL, ACCELERATED = 14.0, 60.0, 1.5, 5.0
 """Seconds of the harmonization of a scan: by transfer, by networks on slices, without, on a GPU."""
 
 PEAK_GB, SLICES_GB = 1.2, 2.6
