@@ -277,7 +277,7 @@ def test_the_documents_name_only_options_that_exist():
         elif path.name == 'training.md':
             scripts = ''.join(script.read_text() for script in (PACKAGE / 'training').glob('*.py'))
             others = {'--nproc-per-node', '--ntasks', '--gpus-per-task', '--gpu-bind', '--signal'}
-            own = others | set(re.findall(r"add(?:_argument)?\(\s*'(--[a-z-]+)'", scripts))
+            own = others | set(re.findall(r"add(?:_argument)?\(\s*'(--[a-z0-9-]+)'", scripts))
             text = re.sub('|'.join(f'{option}(?![a-z-])' for option in sorted(own)), '', text)
         elif path.name == 'integration.md':
             # Options of the pipelines that it leads to.
