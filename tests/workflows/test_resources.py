@@ -1,6 +1,9 @@
 """Processor and memory of steps: sampled from outside, in tables and a summary."""
 
-import time
+import inspect
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +12,10 @@ from nipype.pipeline import engine as pe
 
 from harmony_app.bids.atomic import read_table
 from harmony_app.workflows.plugin import OneByOne, PatientMultiProc
-from harmony_app.workflows.resources import monitor, write_resources
+from harmony_app.workflows.resources import write_resources
 
 SESSIONS = {'sub_01_wf': 'sub-01'}
+ROOT = Path(__file__).parents[2]
 
 
 def work_and_hold(samples=None):
@@ -34,15 +38,28 @@ def work_and_hold(samples=None):
     return int(held[0])
 
 
+STEPS = """
+import sys, time
+from pathlib import Path
+from harmony_app.workflows.resources import monitor
+
+folder = Path(sys.argv[1])
+name = 'harmony_wf.sub_01_wf.harmonize'
+with monitor(folder, name, period=0.05):
+    work_and_hold(folder / f'{name}.txt')
+with monitor(folder, 'harmony_wf.sub_01_wf.write', period=0.05):
+    time.sleep(0.3)
+with monitor(folder, 'harmony_wf.sub_01_wf.prepared_scans', period=0.05):
+    pass
+"""
+
+
 def test_a_step_is_sampled_while_it_runs(tmp_path):
     folder = tmp_path / 'logs' / 'resources'
-    name = 'harmony_wf.sub_01_wf.harmonize'
-    with monitor(folder, name, period=0.05):
-        work_and_hold(folder / f'{name}.txt')
-    with monitor(folder, 'harmony_wf.sub_01_wf.write', period=0.05):
-        time.sleep(0.3)
-    with monitor(folder, 'harmony_wf.sub_01_wf.prepared_scans', period=0.05):
-        pass
+    # In a process of its own: of a large one that ran other tests the system may take back as much
+    # memory meanwhile as the step holds.
+    script = inspect.getsource(work_and_hold) + STEPS
+    subprocess.run([sys.executable, '-c', script, str(folder)], check=True, cwd=ROOT)
     told = write_resources(folder, SESSIONS)
     steps = {row['step']: row for row in read_table(tmp_path / 'logs' / 'resources.tsv')}
     # Nodes that only pass records on are not told.
