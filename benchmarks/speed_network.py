@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.speed_preprocessing import session_of
+from benchmarks.speed_preprocessing import load_records, session_of, spent_in
 from benchmarks.truth import map_of, truth_of
 from harmony_app.bids.discovery import ScanInput
 from harmony_app.engine.anatomy import shown_part
@@ -20,12 +20,11 @@ from harmony_app.evaluation.cost import measure_cost
 from harmony_app.evaluation.metrics import ssim
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE
 from harmony_app.imaging.resample import resample
-from harmony_app.methods.base import Scan, Style
+from harmony_app.methods.base import Scan
 from harmony_app.methods.haca3 import Haca3
 from harmony_app.methods.registry import packaged_model
 from harmony_app.nets.fusion import FusionNet
 from harmony_app.nets.haca3 import VARIANTS, Haca3Nets
-from harmony_app.workflows.harmonizing import load_scans
 
 CUBE, BATCH = 224, 56
 """Edge of the cube and slices at once, of the published code: 672 slices in three orientations."""
@@ -41,11 +40,7 @@ def network_rows(bids: Path, out: Path) -> list[dict]:
     out : Path
         Where the part ``preprocessing`` left its records.
     """
-    scan = load_scans(
-        [out / 'records' / 'T1w_prepared.npz'],
-        [out / 'records' / 'T1w_finished.npz'],
-        [out / 'records' / 'aligned.npz'],
-    )[0]
+    (scan,) = load_records(out / 'records', ['T1w'])
     source = session_of(bids)['T1w']
     image = out / 'decoded.npy'
     rows = []
@@ -60,9 +55,7 @@ def network_rows(bids: Path, out: Path) -> list[dict]:
         cost = measure_cost(call, *arguments)
         row = {
             'who': who,
-            'wall_s': cost.wall_seconds,
-            'cpu_s': cost.cpu_seconds,
-            'memory_gb': cost.peak_memory / 1e9,
+            **spent_in(cost),
         }
         if variant != 'paper':
             value = _similarity(bids, source, scan, np.load(image))
@@ -139,11 +132,3 @@ def _similarity(bids: Path, source: ScanInput, scan: Scan, image: np.ndarray) ->
     white = resample(white, WORKING_SHAPE, WORKING_AFFINE, scan.native_to_working, order=1).data
     truth = truth / np.median(truth[white > 0.95])
     return ssim(image, truth, scan.brain, float(np.percentile(truth[scan.brain], 99.5)))
-
-
-def styles_of(method_name: str, contrast: str) -> list[Style]:
-    """Named styles of a packaged model for a contrast."""
-    import json
-
-    fields = json.loads((packaged_model(method_name) / 'model.json').read_text(encoding='utf-8'))
-    return [Style.from_dict(s) for s in fields['styles'] if s['contrast'] == contrast]

@@ -6,7 +6,7 @@ defaults everywhere). Their template is the ICBM head that the phantom makes, T1
 whole head, as theirs is, where ours gets along with the brain alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,13 +18,14 @@ from scipy import ndimage
 from benchmarks.truth import map_of, position_of, truth_of
 from harmony_app.bids.discovery import ScanInput, discover
 from harmony_app.bids.filters import Selection
-from harmony_app.evaluation.cost import measure_cost
+from harmony_app.evaluation.cost import Cost, measure_cost
 from harmony_app.imaging.ants_setup import import_ants, read_affine, remove_files, to_ants
 from harmony_app.imaging.grid import WORKING_AFFINE
 from harmony_app.imaging.io import read_scan
 from harmony_app.imaging.resample import resample
 from harmony_app.imaging.template import load_template
 from harmony_app.imaging.volume import Volume
+from harmony_app.methods.base import Scan
 from harmony_app.phantom.acquisition import bias_field
 from harmony_app.workflows.harmonizing import load_scans
 from harmony_app.workflows.steps import align_session, finish_scan, prepare_scan
@@ -65,6 +66,24 @@ def session_of(bids: Path) -> dict[str, ScanInput]:
     return {scan.contrast: scan for scan in scans}
 
 
+def spent_in(cost: Cost) -> dict[str, float]:
+    """Columns of a cost."""
+    return {
+        'wall_s': cost.wall_seconds,
+        'cpu_s': cost.cpu_seconds,
+        'memory_gb': cost.peak_memory / 1e9,
+    }
+
+
+def load_records(folder: Path, contrasts: Sequence[str]) -> list[Scan]:
+    """Scans as :func:`run_ours` left them."""
+    prepared, finished = (
+        [folder / f'{contrast}_{step}.npz' for contrast in contrasts]
+        for step in ('prepared', 'finished')
+    )
+    return load_scans(prepared, finished, [folder / 'aligned.npz'] * len(prepared))
+
+
 def preprocessing_rows(bids: Path, out: Path) -> list[dict]:
     """Cost and accuracy of both ways.
 
@@ -86,11 +105,7 @@ def preprocessing_rows(bids: Path, out: Path) -> list[dict]:
     for who, (call, arguments) in ways.items():
         cost = measure_cost(call, *arguments)
         result = read_ours(records, scans) if call is run_ours else read_ants(found, scans)
-        spent = {
-            'wall_s': cost.wall_seconds,
-            'cpu_s': cost.cpu_seconds,
-            'memory_gb': cost.peak_memory / 1e9,
-        }
+        spent = spent_in(cost)
         for measure, value in accuracy(bids, scans, result).items():
             rows.append({'who': who} | spent | {'measure': measure, 'value': value})
     return rows
@@ -128,11 +143,7 @@ def field_rows(bids: Path, out: Path) -> list[dict]:
     for who, (call, place) in ways.items():
         cost = measure_cost(call, place, scans)
         fields = read_ours(place, scans).fields if call is run_ours else dict(np.load(place))
-        spent = {
-            'wall_s': cost.wall_seconds,
-            'cpu_s': cost.cpu_seconds,
-            'memory_gb': cost.peak_memory / 1e9,
-        }
+        spent = spent_in(cost)
         for contrast, scan in scans.items():
             value = _field_correlation(bids, scan, fields[contrast])
             rows.append(
@@ -167,12 +178,7 @@ def run_ours(out: Path, scans: Mapping[str, ScanInput]) -> None:
 
 def read_ours(out: Path, scans: Mapping[str, ScanInput]) -> Result:
     """What our way found."""
-    loaded = load_scans(
-        [out / f'{contrast}_prepared.npz' for contrast in scans],
-        [out / f'{contrast}_finished.npz' for contrast in scans],
-        [out / 'aligned.npz'] * len(scans),
-    )
-    by_contrast = {scan.contrast: scan for scan in loaded}
+    by_contrast = {scan.contrast: scan for scan in load_records(out, list(scans))}
     first = by_contrast['T1w']
     back = np.linalg.inv(first.native_to_working)
     brain = Volume(first.brain.astype(np.float32), WORKING_AFFINE)

@@ -6,7 +6,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from harmony_app.app import make_plan
+from benchmarks.speed_preprocessing import spent_in
+from harmony_app.app import make_plan, make_workflow
 from harmony_app.bids.atomic import write_json, write_table
 from harmony_app.cli import make_config, make_parser
 from harmony_app.evaluation.cost import measure_cost
@@ -24,9 +25,7 @@ def planning_rows(out: Path) -> list[dict]:
         rows.append(
             {
                 'who': f'harmony-app, {PEOPLE} people: {who}',
-                'wall_s': cost.wall_seconds,
-                'cpu_s': cost.cpu_seconds,
-                'memory_gb': cost.peak_memory / 1e9,
+                **spent_in(cost),
             }
         )
     return rows
@@ -64,8 +63,6 @@ def _plan(bids: Path, out: Path) -> None:
 
 def _graph(bids: Path, out: Path) -> None:
     from nipype.pipeline.engine.utils import generate_expanded_graph
-
-    from harmony_app.app import make_workflow
 
     config = _config(bids, out)
     workflow = make_workflow(config, make_plan(config), 'paper')

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 
-from benchmarks.speed_network import styles_of
-from benchmarks.speed_preprocessing import run_ours, session_of
+from benchmarks.speed_preprocessing import load_records, run_ours, session_of, spent_in
 from harmony_app.evaluation.cost import measure_cost
 from harmony_app.methods.base import Style
+from harmony_app.methods.model_folder import read_metadata
 from harmony_app.methods.registry import packaged_model
 from harmony_app.methods.transfer import Transfer
-from harmony_app.workflows.harmonizing import load_scans
 
 COUNTS = (1, 20)
 """Targets."""
@@ -27,7 +26,8 @@ def target_rows(bids: Path, out: Path) -> list[dict]:
         Gets the records.
     """
     scans = {'T1w': session_of(bids)['T1w']}
-    styles = styles_of('transfer', 'T1w')
+    named = read_metadata(packaged_model('transfer'))['styles']
+    styles = [Style.from_dict(fields) for fields in named if fields['contrast'] == 'T1w']
     rows = []
     for count in COUNTS:
         targets = list(islice(cycle(styles), count))
@@ -35,9 +35,7 @@ def target_rows(bids: Path, out: Path) -> list[dict]:
         rows.append(
             {
                 'who': f'harmony-app, {count} targets',
-                'wall_s': cost.wall_seconds,
-                'cpu_s': cost.cpu_seconds,
-                'memory_gb': cost.peak_memory / 1e9,
+                **spent_in(cost),
             }
         )
     return rows
@@ -45,11 +43,7 @@ def target_rows(bids: Path, out: Path) -> list[dict]:
 
 def _harmonize(scans: dict, records: Path, targets: Sequence[Style]) -> None:
     run_ours(records, scans)
-    (scan,) = load_scans(
-        [records / 'T1w_prepared.npz'],
-        [records / 'T1w_finished.npz'],
-        [records / 'aligned.npz'],
-    )
+    (scan,) = load_records(records, ['T1w'])
     method = Transfer.load(packaged_model('transfer'))
     for target in targets:
         method.harmonize([scan], target)

@@ -6,6 +6,17 @@ The codes are those of the BIDS execution specification (BEP027, ``src/ui.md``).
 from enum import IntEnum
 
 
+def one_line(error: BaseException) -> str:
+    r"""What an error says, in one line of 200 letters at most; its kind where it says nothing.
+
+    Examples
+    --------
+    >>> one_line(ValueError('two\n  lines')), one_line(KeyError())
+    ('two lines', 'KeyError')
+    """
+    return ' '.join(str(error).split())[:200] or type(error).__name__
+
+
 class ExitCode(IntEnum):
     """Exit codes of the BIDS execution specification."""
 

@@ -11,7 +11,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 
-from harmony_app.errors import ScanError
+from harmony_app.errors import ScanError, one_line
 
 READ_ERRORS = (
     ImageFileError,
@@ -71,11 +71,6 @@ def open_image(path: str | os.PathLike) -> nib.Nifti1Pair:
         raise ScanError(f'{path}: holds colours or complex numbers ({dtype}), not intensities')
     _check_size(path, image)
     return image
-
-
-def one_line(error: BaseException) -> str:
-    """An error in one line of some 200 letters."""
-    return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
 def _check_offset(path: Path) -> None:

@@ -15,8 +15,8 @@ from isal import igzip
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from nibabel.spatialimages import HeaderDataError
 
-from harmony_app.errors import OutputError, ScanError
-from harmony_app.imaging.headers import READ_ERRORS, one_line, open_image
+from harmony_app.errors import OutputError, ScanError, one_line
+from harmony_app.imaging.headers import READ_ERRORS, open_image
 from harmony_app.imaging.masks import is_skull_stripped
 from harmony_app.imaging.volume import Volume
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harmony_app import __version__
-from harmony_app.errors import ModelError, OutputError
+from harmony_app.errors import ModelError, OutputError, one_line
 from harmony_app.imaging.grid import SPACE, WORKING_SHAPE
 from harmony_app.methods.base import CONTRASTS
 
@@ -221,7 +221,7 @@ def build_networks(
         return build()
     except wrong as error:
         raise ModelError(
-            f'{folder}/{METADATA} does not describe networks of {method} ({_one_line(error)})'
+            f'{folder}/{METADATA} does not describe networks of {method} ({one_line(error)})'
         ) from error
 
 
@@ -236,10 +236,6 @@ def _check_numbers(value, depth: int = 0) -> None:
                 _check_numbers(item, depth + 1)
     elif isinstance(value, int | float) and not abs(value) <= LARGEST_NUMBER:
         raise ValueError(f'a size of {value}')
-
-
-def _one_line(error: BaseException) -> str:
-    return ' '.join(str(error).split())[:200] or type(error).__name__
 
 
 def load_weights(module, tensors: Mapping, folder: Path) -> None:

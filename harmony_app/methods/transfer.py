@@ -95,7 +95,7 @@ class BilateralGrid:
     guide: torch.Tensor | None = None
 
     def apply(
-        self, volume: Volume, to_working: np.ndarray | None = None, noise: float = 0.0
+        self, volume: Volume, guide: Volume | None = None, to_working: np.ndarray | None = None
     ) -> Volume:
         """Transfer a volume on any grid.
 
@@ -103,19 +103,18 @@ class BilateralGrid:
         ----------
         volume : Volume
             White-matter peak at 1.
+        guide : Volume, optional
+            The same without its noise, which the maps then act on; what was taken off is added
+            back, smaller where the maps darken and by ``noise_kept``: noise is never amplified.
         to_working : ndarray, shape (4, 4), optional
             Millimetres of the volume to millimetres of the working grid; identity where None.
-        noise : float
-            Standard deviation of the noise. The maps then act on the scan without it, and
-            what was taken off is added back, smaller where the maps darken and by
-            ``noise_kept``: noise is never amplified.
 
         Returns
         -------
         Volume
             On the same grid; what is zero stays zero.
         """
-        guide = edge_preserving_mean(volume, noise)
+        guide = volume if guide is None else guide
         return self.finish(volume, guide, self.map(guide, to_working))
 
     def finish(self, volume: Volume, guide: Volume, mapped: np.ndarray) -> Volume:
@@ -268,15 +267,12 @@ class Transfer(Method):
             source = moved.scan if moved else scan
             grid, working = self.predict(source, goal)
             guide = self._guides_of(source).native
-            mapped = grid.map(guide, scan.native_to_working)
-            if moved:
-                self._guides = [g for g in self._guides if g.scan is not source]
             results.append(
                 Harmonized(
                     source=scan.name,
                     contrast=scan.contrast,
                     working=working,
-                    native=grid.finish(source.native, guide, mapped),
+                    native=grid.apply(source.native, guide, scan.native_to_working),
                     settings={
                         'TransferStart': 'scan' if goal is target else 'site average',
                         'TransferBase': [list(knot) for knot in grid.base],

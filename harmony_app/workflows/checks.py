@@ -19,6 +19,7 @@ from harmony_app.errors import (
     OptionError,
     OutputError,
     ScanError,
+    one_line,
 )
 from harmony_app.methods.base import Method
 from harmony_app.methods.registry import get_method, method_takes, packaged_model
@@ -289,8 +290,7 @@ def read_plugin(path: Path) -> tuple[str, dict]:
     except OSError as error:
         raise OptionError(f'--use-plugin {path}: {error.strerror}') from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        told = ' '.join(str(error).split())[:200]
-        raise OptionError(f'--use-plugin {path} is not YAML: {told}') from error
+        raise OptionError(f'--use-plugin {path} is not YAML: {one_line(error)}') from error
     if not isinstance(content, Mapping) or not isinstance(content.get('plugin'), str):
         raise OptionError(f'--use-plugin {path} names no plugin (plugin: SLURM, plugin_args: ...)')
     name, args = content['plugin'], content.get('plugin_args') or {}

@@ -5,16 +5,14 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
-from harmony_app.errors import ExitCode, HarmonyError
+from harmony_app.errors import ExitCode, HarmonyError, one_line
 from harmony_app.methods.base import Method
 from harmony_app.methods.registry import find_class
+from harmony_app.workflows.failures import DEVICE_FULL
 
 logger = logging.getLogger('harmony_app')
 
 Result = TypeVar('Result')
-
-FULL = 'the accelerator has too little memory'
-"""How the message of :class:`DeviceMemoryError` begins."""
 
 
 class DeviceMemoryError(HarmonyError):
@@ -66,13 +64,13 @@ def within_device_memory(
         try:
             return use(make(tried, options | changed), tried)
         except torch.OutOfMemoryError as error:
-            logger.warning('%s: %s', FULL, ' '.join(str(error).split())[:200])
+            logger.warning('%s: %s', DEVICE_FULL, one_line(error))
             # The frames of the error hold tensors.
             error.__traceback__ = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     raise DeviceMemoryError(
-        f'{FULL} for one slice at a time: end what else runs there, give --device cpu, or '
+        f'{DEVICE_FULL} for one slice at a time: end what else runs there, give --device cpu, or '
         '--device auto, which goes on on the CPU by itself'
     )
 

@@ -1,47 +1,20 @@
 """What a run is going to do, and how it ended, in words and as an exit code."""
 
-import re
 from pathlib import Path
 
-from harmony_app import __version__, errors
+from harmony_app import __version__
 from harmony_app.bids.atomic import write_table
 from harmony_app.bids.discovery import ScanInput
 from harmony_app.bids.publish import read_marker
 from harmony_app.config import RunConfig
 from harmony_app.errors import ExitCode
+from harmony_app.workflows.failures import reason_of
 from harmony_app.workflows.names import session_name
 from harmony_app.workflows.pace import in_words
 from harmony_app.workflows.plans import Plan
 
 OUTCOME_COLUMNS = ['scan', 'session', 'status', 'message', 'exit_code', 'crash']
 """Columns of ``outcomes.tsv``: ``status`` is done, failed, skipped, or before (done by an earlier run)."""
-
-MORE_MEMORY = 'give it more, or fewer --nprocs, --low-mem or a smaller --batch-size'
-
-REASONS = (
-    (
-        'the accelerator has too little memory',
-        'the accelerator has too little memory: give --device cpu or auto',
-        ExitCode.RETRY,
-    ),
-    (
-        'the worker of this step was killed',
-        f'a step was killed, most often for memory: {MORE_MEMORY}',
-        ExitCode.RETRY,
-    ),
-    ('--step-timeout', 'a step did not end within --step-timeout and was stopped', ExitCode.RETRY),
-    (
-        'No space left on device|Disk quota exceeded',
-        'the disk of --work-dir or of the results is full',
-        ExitCode.IO_ERROR,
-    ),
-    (
-        r'MemoryError|bad_alloc|OutOfMemory|DefaultCPUAllocator|Cannot allocate memory',
-        f'memory ran out: {MORE_MEMORY}',
-        ExitCode.RETRY,
-    ),
-)
-"""What a crash file may say, what that means, and the exit code where it is all that happened."""
 
 
 def describe_plan(plan: Plan, config: RunConfig) -> list[str]:
@@ -112,7 +85,7 @@ def scan_outcomes(output_dir: Path, plan: Plan, run_name: str, logs: Path) -> li
         marker = read_marker(output_dir, session.name)
         scans = marker['scans'] if marker and marker.get('run') == run_name else {}
         crash = '' if scans else _crash_of(session.name, logs)
-        reason, code = _reason_of(crash)
+        reason, code = reason_of(crash)
         crashed = {
             'status': 'failed',
             'message': f'{session.name} stopped; see {crash}{reason}',
@@ -142,23 +115,6 @@ def _crash_of(session: str, logs: Path) -> str:
             path for path in logs.glob('crash-*') if f'{key}_' in path.read_text(errors='replace')
         )
     return str(crashes[-1] if crashes else logs)
-
-
-def _reason_of(crash: str) -> tuple[str, ExitCode]:
-    """What a crash file tells in words that a user can act on, and the exit code for it."""
-    try:
-        text = Path(crash).read_text(encoding='utf-8', errors='replace')
-    except OSError:
-        return '', ExitCode.FAILURE
-    for pattern, words, code in REASONS:
-        if re.search(pattern, text):
-            return f' ({words})', code
-    # An error for users that a step could not write down: it says itself what to do.
-    told = re.search(r'^\s*harmony_app\.errors\.(\w+): (.+)$', text, re.MULTILINE)
-    if told:
-        kind = getattr(errors, told[1], errors.HarmonyError)
-        return f' ({told[2]})', kind.exit_code
-    return '', ExitCode.FAILURE
 
 
 def _short(scan: ScanInput) -> str:

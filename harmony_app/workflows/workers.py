@@ -19,6 +19,7 @@ from pathlib import Path
 from nipype.pipeline.plugins import MultiProcPlugin
 from nipype.pipeline.plugins.multiproc import process_initializer, run_node
 
+from harmony_app.workflows.failures import KILLED, TIMEOUT
 from harmony_app.workflows.resources import monitor
 from harmony_app.workflows.session_order import SessionOrder
 
@@ -26,12 +27,6 @@ logger = logging.getLogger('harmony_app')
 
 LOGGERS = ('nipype.workflow', 'nipype.interface', 'nipype.utils', 'nipype.filemanip')
 """Loggers of Nipype that speak of every node."""
-
-KILLED = 'the worker of this step was killed, perhaps for memory'
-"""How the message of a step begins whose process the system ended."""
-
-TIMEOUT = 'the step did not end within {:g} minutes (--step-timeout) and was stopped'
-"""Message of a step that hangs."""
 
 
 class StepTimeoutError(Exception):

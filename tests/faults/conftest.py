@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -26,6 +27,14 @@ ENVIRONMENT = {
     'OMP_NUM_THREADS': '1',
 }
 LEVELS = {'T1w': (0.6, 1.0, 0.2, 0.8), 'T2w': (1.4, 1.0, 2.5, 0.9)}
+
+settings.register_profile(
+    'faults',
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
 
 spec = importlib.util.spec_from_file_location('small', HERE / 'small_heads' / 'sitecustomize.py')
 small = importlib.util.module_from_spec(spec)

@@ -14,7 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harmony_app.bids.discovery import _volumes
@@ -41,13 +41,7 @@ ODD += (float('nan'), float('inf'), float('-inf'), 0.5, -0.0)
 
 
 def fuzz(count):
-    return settings(
-        max_examples=count,
-        deadline=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
+    return settings(settings.get_profile('faults'), max_examples=count)
 
 
 class LateError(BaseException):

@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harmony_app.bids.atomic import read_json, write_json, write_table
@@ -43,13 +43,7 @@ NOT_JSON = ['', '{', DEEP, '\ufeff{}', '{"a": 1e999}', '{"a": ' + '9' * 5000 + '
 
 
 def fuzz(count):
-    return settings(
-        max_examples=count,
-        deadline=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-        database=None,
-    )
+    return settings(settings.get_profile('faults'), max_examples=count)
 
 
 def refused(work, *given):

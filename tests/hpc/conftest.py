@@ -45,11 +45,6 @@ PartitionName=all Nodes=node1 Default=YES MaxTime=INFINITE State=UP
 """
 
 
-def pytest_configure(config):
-    told = 'hpc: starts a SLURM of one node, skipped where its programs are not installed'
-    config.addinivalue_line('markers', told)
-
-
 def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in Path(item.fspath).parents:
