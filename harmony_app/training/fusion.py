@@ -8,161 +8,28 @@ them are drawn from memory.
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import ndimage
+from torch.nn import functional
 
-from harmony_app.engine.anatomy import (
-    decode_volumes,
-    encode_anatomy,
-    represent,
-    translate_volumes,
-)
 from harmony_app.engine.compute import Compute
-from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.model_folder import write_atomically
-from harmony_app.nets.anatomy import AnatomyNets
 from harmony_app.nets.contrast import ContrastNets
 from harmony_app.nets.fusion import FusionNet
+from harmony_app.training.fusion_blocks import Block, draw_block, draw_session_block
 from harmony_app.training.haca3_weights import read_averaged
 from harmony_app.training.heads import Head, load_heads
 from harmony_app.training.sessions import Session
-from harmony_app.training.slices import draw_looks
 
 WEIGHTS = 'fusion.safetensors'
 
+WINDOW = 7
+"""Edge of the windows in voxels."""
 
-@dataclass(frozen=True)
-class Block:
-    """A decoded part of a head.
-
-    Parameters
-    ----------
-    decoded : ndarray, shape (3, X, Y, Z), float32
-        Axial, coronal and sagittal result.
-    truth : ndarray, shape (X, Y, Z), float32
-        Noise-free scan at the target.
-    mask : ndarray, shape (X, Y, Z), bool
-        What the sources show.
-    """
-
-    decoded: np.ndarray
-    truth: np.ndarray
-    mask: np.ndarray
-
-
-def draw_block(
-    nets: ContrastNets,
-    head: Head,
-    rng: np.random.Generator,
-    compute: Compute,
-    edge: int = 96,
-    contrast: str | None = None,
-) -> Block:
-    """Scan a cube of a head in two contrasts and decode it to a third or to one of them.
-
-    Networks without attention are given the first of both alone, and those that keep the contrast
-    (which have no one-hot anatomy) one at another site than that to reach.
-
-    Parameters
-    ----------
-    nets : ContrastNets
-        Trained.
-    head : Head
-        Fractions on the working grid.
-    rng : numpy.random.Generator
-        Draws place, protocols and noise.
-    edge : int
-        Of the cube; a multiple of 16.
-    contrast : str, optional
-        To decode to; any without.
-    """
-    points = np.argwhere(np.asarray(head.maps[0, ::8, ::8, ::8]) > 127) * 8
-    centre = points[int(rng.integers(len(points)))]
-    corner = [
-        int(np.clip(c - edge // 2, 0, max(0, n - edge)))
-        for c, n in zip(centre, head.fractions.shape[1:], strict=True)
-    ]
-    cube = tuple(slice(c, c + edge) for c in corner)
-    fractions = torch.from_numpy(head.fractions[(slice(None), *cube)].astype(np.float32) / 255)
-    mask = ndimage.binary_fill_holes(fractions.sum(0).numpy() > 0.3)
-
-    order, place = [CONTRASTS[i] for i in rng.permutation(4)], int(rng.integers(3))
-    if contrast is not None:
-        here = order.index(contrast)
-        order[here], order[place] = order[place], contrast
-    if not isinstance(nets, AnatomyNets):
-        order = [contrast or order[0]] * 3
-    looks = draw_looks(order[:3], rng)
-    wanted = looks[place if isinstance(nets, AnatomyNets) else 2]
-    scans = []
-    for look in looks[:2]:
-        scan = look.render(fractions)
-        scan = ndimage.gaussian_filter(scan, rng.uniform(0.3, 0.7))
-        noise = rng.standard_normal((2, *scan.shape), np.float32) / np.float32(look.snr)
-        scans.append((np.hypot(scan + noise[0], noise[1]) * mask).astype(np.float32))
-    truth = wanted.render(fractions) * mask
-    return _decoded(nets, scans, truth, mask, compute, blur=0.3)
-
-
-def draw_session_block(
-    nets: ContrastNets,
-    session: Session,
-    rng: np.random.Generator,
-    compute: Compute,
-    edge: int = 96,
-    contrast: str | None = None,
-) -> Block:
-    """Decode a cube of a real session to the contrast of one of its scans, which is the truth.
-
-    Networks without attention are given one scan alone; those that keep the contrast are given
-    the very one.
-
-    Parameters
-    ----------
-    nets : ContrastNets
-        Trained.
-    session : Session
-        From the cache.
-    rng : numpy.random.Generator
-        Draws place and scans.
-    edge : int
-        Of the cube; a multiple of 16.
-    contrast : str, optional
-        To decode to, one of the session's; any without.
-
-    Raises
-    ------
-    ValueError
-        Where its scans show nothing together.
-    """
-    scans = [session.scans[i] for i in rng.permutation(len(session.scans))[:3]]
-    points = np.argwhere(np.asarray(session.maps()[0][::8, ::8, ::8]) > 127) * 8
-    if not len(points):
-        raise ValueError(f'{session.name} has no brain')
-    centre = points[int(rng.integers(len(points)))]
-    cube = tuple(
-        slice(start, start + edge)
-        for start in (
-            int(np.clip(c - edge // 2, 0, max(0, n - edge)))
-            for c, n in zip(centre, session.maps().shape[1:], strict=True)
-        )
-    )
-    mask = np.logical_and.reduce([np.asarray(scan.shown()[cube]) > 127 for scan in scans])
-    if not mask.any():
-        raise ValueError(f'the scans of {session.name} show nothing together')
-    images = [np.asarray(scan.data()[cube], np.float32) * mask for scan in scans]
-    truths = [
-        i for i, s in zip(images, scans, strict=True) if contrast is None or s.contrast == contrast
-    ]
-    if not truths:
-        raise ValueError(f'no scan of {contrast} among those drawn of {session.name}')
-    truth = truths[int(rng.integers(len(truths)))]
-    given = images[:2] if isinstance(nets, AnatomyNets) else [truth]
-    return _decoded(nets, given, truth, mask, compute)
+FLAT = 1e-3
+"""Variance (white matter is 1) that a window's structure has to rise above."""
 
 
 def fuse_trained(
@@ -200,7 +67,8 @@ def fuse_trained(
     fusion : FusionNet or None
         None where it is no better than the median.
     facts : dict
-        Mean absolute error of the median and of the network on the blocks that judge.
+        How unlike the truth the median and the network are on the blocks that judge
+        (:func:`unlikeness`).
     """
     compute, rng = Compute(device), np.random.default_rng(seed)
     nets = nets.to(device).eval()
@@ -229,60 +97,48 @@ def fuse_trained(
         for net in (None, fusion)
     )
     nets.to('cpu')
-    facts = {'steps': taken, 'l1_median': round(before, 5), 'l1_network': round(after, 5)}
+    facts = {
+        'steps': taken,
+        'unlike_median': round(before, 5),
+        'unlike_network': round(after, 5),
+    }
     return (fusion.to('cpu') if after < before else None), facts
 
 
-def _decoded(
-    nets: ContrastNets,
-    scans: Sequence[np.ndarray],
-    truth: np.ndarray,
-    mask: np.ndarray,
-    compute: Compute,
-    blur: float = 0.0,
-) -> Block:
-    """Decode scans of a block in three orientations to the style of the truth."""
-    style = represent(nets, truth, mask, compute, slices=3)
-    if blur:
-        truth = ndimage.gaussian_filter(truth, blur) * mask
-    if not isinstance(nets, AnatomyNets):
-        theta = torch.tensor([style.theta], dtype=torch.float32, device=compute.device)
-        decoded = translate_volumes(
-            lambda images, shown: nets.translate(images, shown, theta.expand(len(images), -1)),
-            scans[0],
-            mask,
-            compute,
-        )
-        return Block(decoded, truth.astype(np.float32), mask)
-    attention = getattr(nets, 'attention', None)
-    if attention is None:
-        scans, weights = scans[:1], [1.0]
-    else:
-        found = [represent(nets, scan, mask, compute, slices=3) for scan in scans]
-        with compute.running():
-            weights = attention(
-                torch.tensor([[*style.theta, *style.eta]], device=compute.device),
-                torch.tensor([[[*f.theta, *f.eta] for f in found]], device=compute.device),
-                torch.ones((1, len(scans)), dtype=torch.bool, device=compute.device),
-            )[0].tolist()
-    anatomies = [encode_anatomy(nets, scan, mask, compute) for scan in scans]
-    decoded, _ = decode_volumes(nets, anatomies, [mask] * len(scans), weights, style.theta, compute)
-    return Block(decoded, truth.astype(np.float32), mask)
-
-
 def fusion_error(fusion: FusionNet | None, block: Block, compute: Compute) -> float:
-    """Mean absolute error of a fused block inside its mask; of the median without a network.
-
-    Above white matter it is relative, as in the training: fat and fluid would decide alone.
-    """
+    """How unlike the truth a fused block is, 0 to 2; of the median without a network."""
     volumes = compute.tensor(block.decoded)[None]
     mask = compute.tensor(block.mask)[None, None]
     with compute.running():
         fused = volumes.median(1, keepdim=True).values if fusion is None else fusion(volumes, mask)
-        truth = compute.tensor(block.truth)
-        weight = mask / truth.clamp_min(1)
-        error = ((fused - truth).abs() * weight).sum() / weight.sum()
-    return float(error)
+        truth = compute.tensor(block.truth)[None, None]
+        return float(unlikeness(fused.float(), truth.float(), mask.float()))
+
+
+def unlikeness(result: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """One less the correlation of two images in windows, averaged; blind to their levels.
+
+    Parameters
+    ----------
+    result, truth, mask : Tensor, shape (B, 1, X, Y, Z)
+        Only what is in the mask counts, and windows by as much of it as they hold; every axis of
+        :data:`WINDOW` voxels at least.
+
+    Returns
+    -------
+    Tensor, ()
+    """
+
+    def mean(data):
+        return functional.avg_pool3d(data * mask, WINDOW, stride=2) / share.clamp_min(1e-3)
+
+    share = functional.avg_pool3d(mask, WINDOW, stride=2)
+    mean_a, mean_b = mean(result), mean(truth)
+    spread_a = (mean(result**2) - mean_a**2).clamp_min(0)
+    spread_b = (mean(truth**2) - mean_b**2).clamp_min(0)
+    together = mean(result * truth) - mean_a * mean_b
+    alike = (together + FLAT) / ((spread_a + FLAT) * (spread_b + FLAT)).sqrt()
+    return (share * (1 - alike)).sum() / share.sum().clamp_min(1e-3)
 
 
 def train_fusion(
@@ -326,9 +182,7 @@ def train_fusion(
             group['lr'] = rate * (1 - done) + 1e-5
         volumes, truth, mask = _patches(blocks, rng, patch, batch)
         volumes, truth, mask = (compute.tensor(a) for a in (volumes, truth, mask))
-        # above white matter the error is relative, as in the training of the decoder
-        weight = mask / truth.clamp_min(1)
-        loss = ((fusion(volumes, mask) - truth).abs() * weight).sum() / weight.sum().clamp_min(1)
+        loss = unlikeness(fusion(volumes, mask), truth, mask)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(fusion.parameters(), 1.0)
@@ -386,9 +240,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     after = float(np.mean([fusion_error(fusion, block, compute) for block in held_out]))
     options.out.mkdir(parents=True, exist_ok=True)
     tensors = {key: tensor.cpu().contiguous() for key, tensor in fusion.state_dict().items()}
-    facts = {'steps': str(steps), 'l1_median': f'{before:.5f}', 'l1_network': f'{after:.5f}'}
+    facts = {
+        'steps': str(steps),
+        'unlike_median': f'{before:.5f}',
+        'unlike_network': f'{after:.5f}',
+    }
     write_atomically(options.out / WEIGHTS, save(tensors, metadata=facts))
-    print(f'{steps} steps; L1 of the median {before:.4f}, of the network {after:.4f}', flush=True)  # noqa: T201
+    print(f'{steps} steps; unlike: median {before:.4f}, network {after:.4f}', flush=True)  # noqa: T201
 
 
 if __name__ == '__main__':

@@ -294,7 +294,7 @@ def test_each_contrast_has_its_own_fusion(head):
     nets = CalamitiNets(VARIANTS['tiny'])
     fusion, facts = fuse_contrasts(nets, [head], [], seed=1, minutes=1, steps=1, blocks=2, edge=32)
     assert set(facts) == set(CONTRASTS)
-    kept = {c for c, told in facts.items() if told['l1_network'] < told['l1_median']}
+    kept = {c for c, told in facts.items() if told['unlike_network'] < told['unlike_median']}
     assert set(fusion or ()) == kept
 
 

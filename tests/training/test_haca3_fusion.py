@@ -13,7 +13,8 @@ from harmony_app.methods.haca3 import Haca3
 from harmony_app.nets.fusion import FusionNet
 from harmony_app.training import fusion, haca3_weights
 from harmony_app.training.base import LoopSettings
-from harmony_app.training.fusion import Block, draw_block, fusion_error, train_fusion
+from harmony_app.training.fusion import fusion_error, train_fusion, unlikeness
+from harmony_app.training.fusion_blocks import Block, draw_block
 from harmony_app.training.haca3 import Haca3Training
 from harmony_app.training.haca3_settings import Settings
 from harmony_app.training.loop import CHECKPOINT, Loop
@@ -93,7 +94,7 @@ def test_packing_keeps_the_averaged_weights_and_tells_the_training(checkpoint, t
     save_file(
         net.state_dict(),
         tmp_path / 'f.safetensors',
-        metadata={'l1_median': '0.2', 'l1_network': '0.1'},
+        metadata={'unlike_median': '0.2', 'unlike_network': '0.1'},
     )
     card = tmp_path / 'card.json'
     card.write_text(json.dumps({'licence': 'Apache-2.0', 'training': {'heads': ['shells']}}))
@@ -114,7 +115,7 @@ def test_packing_keeps_the_averaged_weights_and_tells_the_training(checkpoint, t
     told = model.metadata['training']
     assert told['heads'] == ['shells']
     assert told['steps'] == 2
-    assert told['fusion'] == {'l1_median': 0.2, 'l1_network': 0.1}
+    assert told['fusion'] == {'unlike_median': 0.2, 'unlike_network': 0.1}
     haca3_weights.main([str(path), str(tmp_path / 'bare')])
     assert Haca3.load(tmp_path / 'bare').fusion is None
 
@@ -140,4 +141,19 @@ def test_command_line_trains_and_writes(head, checkpoint, tmp_path, monkeypatch)
          '--minutes', '0.01', '--blocks', '2']
     )  # fmt: skip
     _, facts = haca3_weights.read_fusion(tmp_path / 'out' / fusion.WEIGHTS, 8)
-    assert set(facts) == {'steps', 'l1_median', 'l1_network'}
+    assert set(facts) == {'steps', 'unlike_median', 'unlike_network'}
+
+
+def test_structure_counts_and_levels_do_not():
+    rng = np.random.default_rng(3)
+    truth = torch.from_numpy(rng.normal(1, 0.3, (1, 1, 16, 16, 16)).astype(np.float32))
+    mask = torch.ones_like(truth)
+    assert unlikeness(truth, truth, mask) < 1e-3
+    assert unlikeness(0.5 * truth + 0.3, truth, mask) < 0.02
+    blurred = torch.nn.functional.avg_pool3d(truth, 3, 1, 1)
+    assert unlikeness(blurred, truth, mask) > 0.3
+    assert unlikeness(2 - truth, truth, mask) > 1.8
+    half = mask.clone()
+    half[:, :, 8:] = 0
+    spoiled = torch.where(half > 0, truth, -truth)
+    assert unlikeness(spoiled, truth, half) < 1e-3

@@ -19,7 +19,8 @@ from harmony_app.training import imunity_validation, imunity_weights
 from harmony_app.training.alterations import draw_alteration
 from harmony_app.training.base import LoopSettings
 from harmony_app.training.biology import Biology, Feature, read_biology
-from harmony_app.training.fusion import draw_block, fuse_trained
+from harmony_app.training.fusion import fuse_trained
+from harmony_app.training.fusion_blocks import draw_block
 from harmony_app.training.imunity import ImUnityTraining, main
 from harmony_app.training.imunity_draws import (
     NOBODY,
@@ -442,7 +443,7 @@ def test_the_fusion_learns_from_scans_of_the_same_contrast(head):
     block = draw_block(nets, head, np.random.default_rng(0), Compute(), 32, 'T1w')
     assert block.decoded.shape == (3, *block.truth.shape)
     fusion, facts = fuse_trained(nets, [head], [], seed=1, minutes=1, steps=1, blocks=2, edge=32)
-    assert (fusion is not None) == (facts['l1_network'] < facts['l1_median'])
+    assert (fusion is not None) == (facts['unlike_network'] < facts['unlike_median'])
 
 
 def test_the_module_of_sites_reads_slices_of_a_scan_together(head):

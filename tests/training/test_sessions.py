@@ -214,5 +214,5 @@ def test_fusion_learns_from_real_sessions(cached, head):
         nets, [], cached[:1], seed=1, minutes=1, steps=2, blocks=3, edge=32
     )
     assert facts['steps'] == 2
-    assert facts['l1_median'] > 0
-    assert (net is None) == (facts['l1_network'] >= facts['l1_median'])
+    assert facts['unlike_median'] > 0
+    assert (net is None) == (facts['unlike_network'] >= facts['unlike_median'])

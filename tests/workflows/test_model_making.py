@@ -192,7 +192,7 @@ def test_haca3_learns_from_scans_and_phantom(config, tmp_path):
     told = model.metadata['training']
     assert told['phantom'] == {'share': 0.5, 'heads': ['shells'], 'validation_heads': []}
     assert told['settings']['size'] == 32
-    assert 'l1_median' in told['fusion']
+    assert 'unlike_median' in told['fusion']
     style = next(s for s in model.metadata['styles'] if s['contrast'] == 'T2w')
     assert len(style['theta']) == model.nets.config.theta
 
