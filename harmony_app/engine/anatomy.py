@@ -8,7 +8,7 @@ import torch
 from scipy import ndimage
 
 from harmony_app.engine.compute import Compute
-from harmony_app.engine.slicing import ORIENTATIONS, SliceGroup, slice_groups
+from harmony_app.engine.slicing import ORIENTATIONS, Box, SliceGroup, slice_groups
 from harmony_app.imaging.masks import head_mask
 from harmony_app.imaging.volume import Volume
 from harmony_app.nets.anatomy import AnatomyNets, one_hot
@@ -116,7 +116,11 @@ def represent(
 
 
 def encode_anatomy(
-    nets: AnatomyNets, data: np.ndarray, mask: np.ndarray, compute: Compute
+    nets: AnatomyNets,
+    data: np.ndarray,
+    mask: np.ndarray,
+    compute: Compute,
+    box: Box | None = None,
 ) -> dict[str, np.ndarray]:
     """Anatomy of a scan in every orientation.
 
@@ -124,6 +128,8 @@ def encode_anatomy(
     ----------
     data, mask : ndarray, shape (X, Y, Z)
         As in :func:`represent`.
+    box : tuple of slice, optional
+        Only slices that cross it.
 
     Returns
     -------
@@ -133,7 +139,7 @@ def encode_anatomy(
     anatomy = {}
     for orientation in ORIENTATIONS:
         labels = np.zeros(data.shape, np.uint8)
-        for group in slice_groups(mask, orientation, compute.batch):
+        for group in slice_groups(mask, orientation, compute.batch, box):
             with compute.running():
                 shown = compute.tensor(group.take(mask))[:, None]
                 images = compute.tensor(group.take(data))[:, None]
@@ -149,6 +155,7 @@ def decode_volumes(
     weights: Sequence[float],
     theta: Sequence[float],
     compute: Compute,
+    box: Box | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decode the fused anatomy of some sources to a contrast, in every orientation.
 
@@ -162,6 +169,8 @@ def decode_volumes(
         Attention; where a source shows nothing the others share its part.
     theta : sequence of float
         Contrast to make.
+    box : tuple of slice, optional
+        Only slices that cross it.
 
     Returns
     -------
@@ -176,7 +185,7 @@ def decode_volumes(
     share = torch.tensor([weights[i] for i in used], dtype=torch.float32, device=compute.device)
     contrast = torch.tensor(list(theta), dtype=torch.float32, device=compute.device)
     for volume, orientation in zip(volumes, ORIENTATIONS, strict=True):
-        for group in slice_groups(union, orientation, compute.batch):
+        for group in slice_groups(union, orientation, compute.batch, box):
             with compute.running():
                 levels, shown = _stack(nets, anatomies, masks, used, orientation, group, compute)
                 count = len(levels)
@@ -191,6 +200,7 @@ def translate_volumes(
     data: np.ndarray,
     mask: np.ndarray,
     compute: Compute,
+    box: Box | None = None,
 ) -> np.ndarray:
     """Translate a scan slice by slice in every orientation, without an anatomy between.
 
@@ -201,6 +211,8 @@ def translate_volumes(
         are on too. B is the batch of ``compute`` at most, H and W are multiples of 16.
     data, mask : ndarray, shape (X, Y, Z)
         As in :func:`represent`; slices without foreground are not translated.
+    box : tuple of slice, optional
+        Only slices that cross it.
 
     Returns
     -------
@@ -209,7 +221,7 @@ def translate_volumes(
     """
     volumes = np.zeros((len(ORIENTATIONS), *mask.shape), np.float32)
     for volume, orientation in zip(volumes, ORIENTATIONS, strict=True):
-        for group in slice_groups(mask, orientation, compute.batch):
+        for group in slice_groups(mask, orientation, compute.batch, box):
             with compute.running():
                 shown = compute.tensor(group.take(mask))[:, None]
                 images = compute.tensor(group.take(data))[:, None]

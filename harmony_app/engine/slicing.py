@@ -56,7 +56,13 @@ class SliceGroup:
         view[self.indices, slice(*self.rows), slice(*self.columns)] = slices[:, :height, :width]
 
 
-def slice_groups(mask: np.ndarray, orientation: str, batch: int) -> Iterator[SliceGroup]:
+Box = tuple[slice, slice, slice]
+"""Part of a volume, by its axes."""
+
+
+def slice_groups(
+    mask: np.ndarray, orientation: str, batch: int, box: Box | None = None
+) -> Iterator[SliceGroup]:
     """Cut the foreground of a volume into groups of slices.
 
     Parameters
@@ -67,6 +73,8 @@ def slice_groups(mask: np.ndarray, orientation: str, batch: int) -> Iterator[Sli
         One of :data:`ORIENTATIONS`.
     batch : int
         Slices of a group at most.
+    box : tuple of slice, optional
+        Only slices that cross it, each whole: what a network makes of a slice depends on all of it.
 
     Yields
     ------
@@ -77,6 +85,8 @@ def slice_groups(mask: np.ndarray, orientation: str, batch: int) -> Iterator[Sli
     stack = np.moveaxis(mask, axis, 0)
     by_row, by_column = stack.any(axis=2), stack.any(axis=1)
     shown = np.flatnonzero(by_row.any(axis=1))
+    if box is not None:
+        shown = shown[(shown >= box[axis].start) & (shown < box[axis].stop)]
     for start in range(0, len(shown), batch):
         indices = shown[start : start + batch]
         yield SliceGroup(

@@ -14,6 +14,7 @@ from harmony_app.engine.anatomy import (
     translate_volumes,
 )
 from harmony_app.engine.compute import Compute
+from harmony_app.engine.slicing import Box
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.nets.anatomy import AnatomyNets
 from harmony_app.nets.contrast import ContrastNets
@@ -49,7 +50,10 @@ def draw_block(
     edge: int = 96,
     contrast: str | None = None,
 ) -> Block:
-    """Scan a cube of a head in two contrasts and decode it to a third or to one of them.
+    """Scan a head in two contrasts and decode a cube of it to a third or to one of them.
+
+    Slices that cross the cube are decoded whole: networks take what they normalize by from all of
+    a slice.
 
     Networks without attention are given the first of both alone, and those that keep the contrast
     (which have no one-hot anatomy) one at another site than that to reach.
@@ -74,7 +78,7 @@ def draw_block(
         for c, n in zip(centre, head.fractions.shape[1:], strict=True)
     ]
     cube = tuple(slice(c, c + edge) for c in corner)
-    fractions = torch.from_numpy(head.fractions[(slice(None), *cube)].astype(np.float32) / 255)
+    fractions = torch.from_numpy(head.fractions.astype(np.float32) / 255)
     mask = ndimage.binary_fill_holes(fractions.sum(0).numpy() > 0.3)
 
     order, place = [CONTRASTS[i] for i in rng.permutation(4)], int(rng.integers(3))
@@ -92,7 +96,7 @@ def draw_block(
         noise = rng.standard_normal((2, *scan.shape), np.float32) / np.float32(look.snr)
         scans.append((np.hypot(scan + noise[0], noise[1]) * mask).astype(np.float32))
     truth = wanted.render(fractions) * mask
-    return _decoded(nets, scans, truth, mask, compute, blur=0.3)
+    return _decoded(nets, scans, truth, mask, cube, compute, blur=0.3)
 
 
 def draw_session_block(
@@ -138,10 +142,10 @@ def draw_session_block(
             for c, n in zip(centre, session.maps().shape[1:], strict=True)
         )
     )
-    mask = np.logical_and.reduce([np.asarray(scan.shown()[cube]) > 127 for scan in scans])
-    if not mask.any():
+    mask = np.logical_and.reduce([np.asarray(scan.shown()) > 127 for scan in scans])
+    if not mask[cube].any():
         raise ValueError(f'the scans of {session.name} show nothing together')
-    images = [np.asarray(scan.data()[cube], np.float32) * mask for scan in scans]
+    images = [np.asarray(scan.data(), np.float32) * mask for scan in scans]
     truths = [
         i for i, s in zip(images, scans, strict=True) if contrast is None or s.contrast == contrast
     ]
@@ -149,7 +153,7 @@ def draw_session_block(
         raise ValueError(f'no scan of {contrast} among those drawn of {session.name}')
     truth = truths[int(rng.integers(len(truths)))]
     given = images[:2] if isinstance(nets, AnatomyNets) else [truth]
-    return _decoded(nets, given, truth, mask, compute)
+    return _decoded(nets, given, truth, mask, cube, compute)
 
 
 def _decoded(
@@ -157,10 +161,11 @@ def _decoded(
     scans: Sequence[np.ndarray],
     truth: np.ndarray,
     mask: np.ndarray,
+    cube: Box,
     compute: Compute,
     blur: float = 0.0,
 ) -> Block:
-    """Decode scans of a block in three orientations to the style of the truth."""
+    """Decode a cube of scans in three orientations to the style of the truth."""
     style = represent(nets, truth, mask, compute, slices=3)
     if blur:
         truth = ndimage.gaussian_filter(truth, blur) * mask
@@ -171,8 +176,9 @@ def _decoded(
             scans[0],
             mask,
             compute,
+            cube,
         )
-        return Block(decoded, truth.astype(np.float32), mask)
+        return _block(decoded, truth, mask, cube)
     attention = getattr(nets, 'attention', None)
     if attention is None:
         scans, weights = scans[:1], [1.0]
@@ -184,6 +190,13 @@ def _decoded(
                 torch.tensor([[[*f.theta, *f.eta] for f in found]], device=compute.device),
                 torch.ones((1, len(scans)), dtype=torch.bool, device=compute.device),
             )[0].tolist()
-    anatomies = [encode_anatomy(nets, scan, mask, compute) for scan in scans]
-    decoded, _ = decode_volumes(nets, anatomies, [mask] * len(scans), weights, style.theta, compute)
-    return Block(decoded, truth.astype(np.float32), mask)
+    anatomies = [encode_anatomy(nets, scan, mask, compute, cube) for scan in scans]
+    masks = [mask] * len(scans)
+    decoded, _ = decode_volumes(nets, anatomies, masks, weights, style.theta, compute, cube)
+    return _block(decoded, truth, mask, cube)
+
+
+def _block(decoded: np.ndarray, truth: np.ndarray, mask: np.ndarray, cube: Box) -> Block:
+    """The cube alone, in memory of its own."""
+    part = decoded[(slice(None), *cube)].copy()
+    return Block(part, truth[cube].astype(np.float32), mask[cube].copy())

@@ -44,3 +44,16 @@ def test_axial_slices_are_those_of_one_height():
 
 def test_an_empty_volume_has_no_groups():
     assert list(slice_groups(np.zeros((8, 8, 8), bool), 'coronal', 4)) == []
+
+
+@pytest.mark.parametrize('orientation', ORIENTATIONS)
+def test_slices_that_cross_a_box_are_taken_whole(orientation):
+    mask = np.random.default_rng(0).random((20, 24, 28)) > 0.5
+    box = slice(2, 5), slice(7, 9), slice(10, 30)
+    axis = ORIENTATIONS[orientation]
+    groups = list(slice_groups(mask, orientation, 2, box))
+    seen = np.concatenate([group.indices for group in groups]).tolist()
+    assert seen == list(range(box[axis].start, min(box[axis].stop, mask.shape[axis])))
+    (whole,) = (g for g in slice_groups(mask, orientation, 100))
+    taken = whole.take(mask)[seen]
+    np.testing.assert_array_equal(np.concatenate([g.take(mask) for g in groups]), taken)
