@@ -10,8 +10,9 @@ from torch import nn
 from harmony_app.engine.compute import Compute
 from harmony_app.errors import InputError
 from harmony_app.methods.haca3 import Haca3
+from harmony_app.methods.registry import packaged_model
 from harmony_app.nets.fusion import FusionNet
-from harmony_app.training import fusion, haca3_weights
+from harmony_app.training import fusion, fusion_weights, haca3_weights
 from harmony_app.training.base import LoopSettings
 from harmony_app.training.fusion import fusion_error, train_fusion, unlikeness
 from harmony_app.training.fusion_blocks import Block, draw_block
@@ -87,37 +88,51 @@ def test_blocks_are_decoded_in_three_orientations(head, checkpoint):
 
 def test_packing_keeps_the_averaged_weights_and_tells_the_training(checkpoint, tmp_path):
     path, loop = checkpoint
-    torch.manual_seed(0)
-    net = FusionNet(8)
-    from safetensors.torch import save_file
-
-    save_file(
-        net.state_dict(),
-        tmp_path / 'f.safetensors',
-        metadata={'unlike_median': '0.2', 'unlike_network': '0.1'},
-    )
     card = tmp_path / 'card.json'
     card.write_text(json.dumps({'licence': 'Apache-2.0', 'training': {'heads': ['shells']}}))
-    haca3_weights.main(
-        [
-            str(path),
-            str(tmp_path / 'model'),
-            '--fusion',
-            str(tmp_path / 'f.safetensors'),
-            '--card',
-            str(card),
-        ]
-    )
+    haca3_weights.main([str(path), str(tmp_path / 'model'), '--card', str(card)])
     model = Haca3.load(tmp_path / 'model')
     for key, tensor in loop.average.state_dict().items():
         assert torch.equal(model.nets.state_dict()[key], tensor.half().float()), key
-    assert model.fusion is not None
+    assert model.fusion is None
     told = model.metadata['training']
     assert told['heads'] == ['shells']
     assert told['steps'] == 2
-    assert told['fusion'] == {'unlike_median': 0.2, 'unlike_network': 0.1}
-    haca3_weights.main([str(path), str(tmp_path / 'bare')])
-    assert Haca3.load(tmp_path / 'bare').fusion is None
+
+
+@pytest.mark.parametrize('better', [True, False])
+def test_a_fusion_joins_a_model_where_it_beats_the_median(
+    head, checkpoint, tmp_path, monkeypatch, better, capsys
+):
+    np.save(tmp_path / 'shells_fractions.npy', head.fractions)
+    np.save(tmp_path / 'shells_maps.npy', head.maps)
+    haca3_weights.main([str(checkpoint[0]), str(tmp_path / 'model')])
+    errors = iter((0.2, 0.1) if better else (0.1, 0.2))
+    monkeypatch.setattr(fusion, 'fusion_error', lambda *_: next(errors))
+    monkeypatch.setattr(fusion_weights, 'EDGE', 32)
+    places = [str(tmp_path / 'model'), str(tmp_path / 'out'), '--heads', str(tmp_path)]
+    fusion_weights.main([*places, '--steps', '2', '--blocks', '2'])
+    before, after = (Haca3.load(tmp_path / name) for name in ('model', 'out'))
+    assert (after.fusion is not None) == better
+    for key, tensor in before.nets.state_dict().items():
+        assert torch.equal(after.nets.state_dict()[key], tensor), key
+    told = after.metadata['training']
+    assert told['fusion'] == json.loads(capsys.readouterr().out)
+    assert told['fusion']['steps'] == 2
+    assert told['steps'] == before.metadata['training']['steps']
+
+
+def test_a_model_that_decodes_nothing_has_no_fusion(tmp_path):
+    with pytest.raises(InputError, match='transfer has no network that fuses'):
+        fusion_weights.add_fusion(
+            packaged_model('transfer'),
+            tmp_path / 'out',
+            tmp_path,
+            seed=1,
+            minutes=1,
+            steps=1,
+            blocks=2,
+        )
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
@@ -129,19 +144,6 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
     save_file({'a': torch.zeros(1)}, tmp_path / 'y')
     with pytest.raises(InputError, match='is not a checkpoint'):
         haca3_weights.read_averaged(tmp_path / 'y')
-
-
-def test_command_line_trains_and_writes(head, checkpoint, tmp_path, monkeypatch):
-    np.save(tmp_path / 'shells_fractions.npy', head.fractions)
-    np.save(tmp_path / 'shells_maps.npy', head.maps)
-    draw = fusion.draw_block
-    monkeypatch.setattr(fusion, 'draw_block', lambda *a: draw(*a, edge=32))
-    fusion.main(
-        ['--heads', str(tmp_path), '--checkpoint', str(checkpoint[0]), '--out', str(tmp_path / 'out'),
-         '--minutes', '0.01', '--blocks', '2']
-    )  # fmt: skip
-    _, facts = haca3_weights.read_fusion(tmp_path / 'out' / fusion.WEIGHTS, 8)
-    assert set(facts) == {'steps', 'unlike_median', 'unlike_network'}
 
 
 def test_structure_counts_and_levels_do_not():
