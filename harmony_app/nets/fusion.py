@@ -4,6 +4,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+AROUND = 2
+"""Voxels on each side in which differences are averaged, to be a unit."""
+
+LEAST = 0.01
+"""Difference (white matter is 1) that is taken for none."""
+
 
 class FusionNet(nn.Module):
     """A small 3D network that weighs the three orientations and their median in every voxel.
@@ -11,6 +17,8 @@ class FusionNet(nn.Module):
     Its result lies between the least and the greatest of the three. Where the decoder meets the
     level of a tissue badly, no fusion could tell what the level should be; a network that is free
     to correct it learns the levels of the blocks that it saw, and loses to the median elsewhere.
+    So it sees neither levels nor contrast: only how far the orientations lie from their median,
+    in units of how far they do so around.
 
     Parameters
     ----------
@@ -18,13 +26,13 @@ class FusionNet(nn.Module):
         Channels of its two hidden layers.
     """
 
-    halo = 3
+    halo = 3 + AROUND
     """Voxels around a block that its result depends on."""
 
     def __init__(self, width: int = 8):
         super().__init__()
         self.layers = nn.ModuleList(
-            [nn.Conv3d(4, width, 3, padding=1), nn.Conv3d(width, width, 3, padding=1)]
+            [nn.Conv3d(3, width, 3, padding=1), nn.Conv3d(width, width, 3, padding=1)]
         )
         self.head = nn.Conv3d(width, 4, 3, padding=1)
         # untrained it weighs all alike
@@ -48,8 +56,11 @@ class FusionNet(nn.Module):
         """
         median = volumes.median(dim=1, keepdim=True).values
         candidates = torch.cat([volumes, median], dim=1)
-        # how the orientations differ, apart from how bright the place is
-        features = torch.cat([volumes - median, median], dim=1)
+        apart = volumes - median
+        around = functional.avg_pool3d(
+            apart.abs().mean(dim=1, keepdim=True), 2 * AROUND + 1, stride=1, padding=AROUND
+        )
+        features = apart / (around + LEAST)
         for layer in self.layers:
             features = functional.leaky_relu(layer(features), 0.1) * mask
         weights = self.head(features).softmax(dim=1)

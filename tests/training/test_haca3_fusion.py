@@ -68,9 +68,20 @@ def test_a_fused_voxel_lies_between_the_orientations(seed):
     assert not net(volumes, torch.zeros(2, 1, 5, 6, 7)).any()
 
 
+def test_neither_level_nor_contrast_sways_it():
+    torch.manual_seed(0)
+    net, volumes = FusionNet(4), 0.5 + torch.rand(1, 3, 9, 9, 9)
+    nn.init.normal_(net.head.weight)
+    mask = torch.ones(1, 1, 9, 9, 9)
+    torch.testing.assert_close(net(volumes + 2, mask), net(volumes, mask) + 2)
+    # far above the least difference that counts
+    once, thrice = net(100 * volumes, mask), net(300 * volumes, mask)
+    torch.testing.assert_close(thrice, 3 * once, rtol=1e-2, atol=0.1)
+
+
 def test_untrained_it_weighs_orientations_and_median_alike():
-    volumes = torch.rand(1, 3, 4, 4, 4)
-    fused = FusionNet(4)(volumes, torch.ones(1, 1, 4, 4, 4))
+    volumes = torch.rand(1, 3, 6, 6, 6)
+    fused = FusionNet(4)(volumes, torch.ones(1, 1, 6, 6, 6))
     expected = (volumes.sum(1) + volumes.median(1).values) / 4
     torch.testing.assert_close(fused[:, 0], expected)
 
