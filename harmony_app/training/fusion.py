@@ -8,6 +8,7 @@ the level of a tissue badly no choice among the orientations mends it, and a los
 has the network choose by the levels of the few blocks that it is shown.
 """
 
+import copy
 import time
 from collections.abc import Sequence
 
@@ -62,10 +63,11 @@ def fuse_trained(
     Returns
     -------
     fusion : FusionNet or None
-        None where it is no better than the median.
+        As trained, or as it began (all alike) where that is better; None where neither is better
+        than the median.
     facts : dict
-        How unlike the truth the median and the network are on the blocks that judge
-        (:func:`unlikeness`).
+        How unlike the truth (:func:`unlikeness`) the median, a network that weighs all alike, and
+        the trained one are on the blocks that judge.
     """
     compute, rng = Compute(device), np.random.default_rng(seed)
     nets = nets.to(device).eval()
@@ -88,18 +90,24 @@ def fuse_trained(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fusion = FusionNet(nets.config.fusion_width).to(device)
+
+    def judged(network):
+        return float(np.mean([fusion_error(network, block, compute) for block in held_out]))
+
+    median, alike = judged(None), judged(fusion)
+    start = copy.deepcopy(fusion)
     taken = train_fusion(fusion, drawn, rng, minutes, compute=compute, steps=steps)
-    before, after = (
-        float(np.mean([fusion_error(net, block, compute) for block in held_out]))
-        for net in (None, fusion)
-    )
+    learned = judged(fusion)
     nets.to('cpu')
     facts = {
         'steps': taken,
-        'unlike_median': round(before, 5),
-        'unlike_network': round(after, 5),
+        'unlike_median': round(median, 5),
+        'unlike_alike': round(alike, 5),
+        'unlike_learned': round(learned, 5),
     }
-    return (fusion.to('cpu') if after < before else None), facts
+    # what it learned of few blocks is kept only where it holds on others
+    best, error = (fusion, learned) if learned < alike else (start, alike)
+    return (best.to('cpu').eval() if error < median else None), facts
 
 
 def fusion_error(fusion: FusionNet | None, block: Block, compute: Compute) -> float:

@@ -111,20 +111,25 @@ def test_packing_keeps_the_averaged_weights_and_tells_the_training(checkpoint, t
     assert told['steps'] == 2
 
 
-@pytest.mark.parametrize('better', [True, False])
+@pytest.mark.parametrize(
+    ('errors', 'kept'),
+    [((0.2, 0.3, 0.1), 'learned'), ((0.2, 0.1, 0.15), 'alike'), ((0.1, 0.2, 0.3), 'median')],
+)
 def test_a_fusion_joins_a_model_where_it_beats_the_median(
-    head, checkpoint, tmp_path, monkeypatch, better, capsys
+    head, checkpoint, tmp_path, monkeypatch, errors, kept, capsys
 ):
     np.save(tmp_path / 'shells_fractions.npy', head.fractions)
     np.save(tmp_path / 'shells_maps.npy', head.maps)
     haca3_weights.main([str(checkpoint[0]), str(tmp_path / 'model')])
-    errors = iter((0.2, 0.1) if better else (0.1, 0.2))
-    monkeypatch.setattr(fusion, 'fusion_error', lambda *_: next(errors))
+    told_errors = iter(errors)
+    monkeypatch.setattr(fusion, 'fusion_error', lambda *_: next(told_errors))
     monkeypatch.setattr(fusion_weights, 'EDGE', 32)
     places = [str(tmp_path / 'model'), str(tmp_path / 'out'), '--heads', str(tmp_path)]
     fusion_weights.main([*places, '--steps', '2', '--blocks', '2'])
     before, after = (Haca3.load(tmp_path / name) for name in ('model', 'out'))
-    assert (after.fusion is not None) == better
+    assert (after.fusion is not None) == (kept != 'median')
+    if after.fusion is not None:
+        assert bool(after.fusion.head.weight.any()) == (kept == 'learned')
     for key, tensor in before.nets.state_dict().items():
         assert torch.equal(after.nets.state_dict()[key], tensor), key
     told = after.metadata['training']
