@@ -32,6 +32,7 @@ from harmony_app.methods.transfer_features import CONDITION, condition_vector, v
 from harmony_app.nets.bilateral import TransferConfig, TransferNetwork
 from harmony_app.training.heads import split_heads
 from harmony_app.training.loop import Loop
+from harmony_app.training.script import run_script
 from harmony_app.training.subjects import Subject, draw_pool, halve, plain_subject
 from harmony_app.training.transfer import (
     CHECKS,
@@ -405,4 +406,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -23,6 +23,7 @@ from harmony_app.nets.encoders import EtaEncoder
 from harmony_app.training import losses
 from harmony_app.training.haca3_validation import rank
 from harmony_app.training.heads import Head, split_heads
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_batch import Batch
 from harmony_app.training.slices import SliceSampler
 from harmony_app.training.spoiled_volumes import SpoiledSlices, VolumeSampler
@@ -280,4 +281,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -25,6 +25,7 @@ from harmony_app.training.checkpoint import load_averaged, read_facts
 from harmony_app.training.heads import load_heads, split_heads
 from harmony_app.training.loop import Loop, best_or_last
 from harmony_app.training.options import add_loop_options, loop_settings
+from harmony_app.training.script import run_script
 from harmony_app.training.subjects import draw_pool, plain_subject
 from harmony_app.training.transfer_draws import Example, RealScan, TransferDraws
 from harmony_app.training.transfer_settings import LossSettings
@@ -343,4 +344,4 @@ def load_real(folder: Path) -> list[RealScan]:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)
