@@ -25,6 +25,7 @@ import torch
 
 from benchmarks.preprocessed import ordered_pairs
 from benchmarks.tables import to_markdown
+from harmony_app.errors import InputError
 from harmony_app.imaging.curves import apply_curve, calibration_curve
 from harmony_app.imaging.profile import TissueProfile, measure_profile_coarse
 from harmony_app.methods.transfer import Transfer
@@ -153,6 +154,11 @@ def load_judges(cache: Path, trained: Sequence[str]) -> list[Judge]:
         Records of the scans.
     trained : sequence of str
         Labels of people to leave out, as ``sub-01``.
+
+    Raises
+    ------
+    InputError
+        Where there is none.
     """
     from scipy import ndimage
 
@@ -175,6 +181,11 @@ def load_judges(cache: Path, trained: Sequence[str]) -> list[Judge]:
         profile = measure_profile_coarse(data, brain, tissues)
         near = ndimage.binary_dilation(brain, iterations=3) & (data > 0)
         judges.append(Judge(name, real, profile, near))
+    if not judges:
+        raise InputError(
+            f'--real-pairs {cache}: no preprocessed scan of other people than those of --real; '
+            'it is the folder cache in OUT of benchmarks.real_pairs'
+        )
     return judges
 
 

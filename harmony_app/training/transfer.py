@@ -328,6 +328,11 @@ def load_real(folder: Path) -> list[RealScan]:
     folder : Path
         ``.npz`` files with ``contrast`` (str), ``data`` (float, WM peak 1), ``brain`` (bool)
         and ``tissues`` (uint8), all on the 2 mm grid; and ``CREDITS.txt``.
+
+    Raises
+    ------
+    InputError
+        Where there is none.
     """
     scans = []
     for path in sorted(folder.glob('*.npz')):
@@ -340,6 +345,8 @@ def load_real(folder: Path) -> list[RealScan]:
                     file['tissues'].astype(np.float32) / 255,
                 )
             )
+    if not scans:
+        raise InputError(f'{folder} holds no preprocessed scan (.npz)')
     return scans
 
 
