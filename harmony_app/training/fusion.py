@@ -29,6 +29,7 @@ from harmony_app.nets.contrast import ContrastNets
 from harmony_app.nets.fusion import FusionNet
 from harmony_app.training.haca3_weights import read_averaged
 from harmony_app.training.heads import Head, load_heads
+from harmony_app.training.script import run_script
 from harmony_app.training.sessions import Session
 from harmony_app.training.slices import draw_looks
 
@@ -392,4 +393,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

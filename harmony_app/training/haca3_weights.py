@@ -7,6 +7,7 @@ from harmony_app.errors import InputError
 from harmony_app.methods.haca3 import Haca3
 from harmony_app.nets.fusion import FusionNet
 from harmony_app.nets.haca3 import VARIANTS, Haca3Nets
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_weights import (
     pack_networks,
     read_card,
@@ -69,4 +70,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)
