@@ -25,6 +25,7 @@ import torch
 
 from benchmarks.preprocessed import ordered_pairs
 from benchmarks.tables import to_markdown
+from harmony_app.errors import InputError
 from harmony_app.imaging.curves import apply_curve, calibration_curve
 from harmony_app.imaging.profile import TissueProfile, measure_profile_coarse
 from harmony_app.methods.transfer import Transfer
@@ -32,6 +33,7 @@ from harmony_app.methods.transfer_features import CONDITION, condition_vector, v
 from harmony_app.nets.bilateral import TransferConfig, TransferNetwork
 from harmony_app.training.heads import split_heads
 from harmony_app.training.loop import Loop
+from harmony_app.training.script import run_script
 from harmony_app.training.subjects import Subject, draw_pool, halve, plain_subject
 from harmony_app.training.transfer import (
     CHECKS,
@@ -152,6 +154,11 @@ def load_judges(cache: Path, trained: Sequence[str]) -> list[Judge]:
         Records of the scans.
     trained : sequence of str
         Labels of people to leave out, as ``sub-01``.
+
+    Raises
+    ------
+    InputError
+        Where there is none.
     """
     from scipy import ndimage
 
@@ -174,6 +181,11 @@ def load_judges(cache: Path, trained: Sequence[str]) -> list[Judge]:
         profile = measure_profile_coarse(data, brain, tissues)
         near = ndimage.binary_dilation(brain, iterations=3) & (data > 0)
         judges.append(Judge(name, real, profile, near))
+    if not judges:
+        raise InputError(
+            f'--real-pairs {cache}: no preprocessed scan of other people than those of --real; '
+            'it is the folder cache in OUT of benchmarks.real_pairs'
+        )
     return judges
 
 
@@ -405,4 +417,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -29,6 +29,7 @@ from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import CONTRASTS, Scan
 from harmony_app.methods.registry import get_method
 from harmony_app.reports.figure import mosaic
+from harmony_app.training.script import run_script
 
 
 def compare(source: Scan, target: Scan, method) -> tuple[dict, np.ndarray]:
@@ -161,4 +162,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

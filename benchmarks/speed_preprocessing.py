@@ -19,6 +19,7 @@ from benchmarks.truth import map_of, position_of, truth_of
 from harmony_app.bids.discovery import ScanInput, discover
 from harmony_app.bids.filters import Selection
 from harmony_app.evaluation.cost import Cost, measure_cost
+from harmony_app.evaluation.overlap import dice
 from harmony_app.imaging.ants_setup import import_ants, read_affine, remove_files, to_ants
 from harmony_app.imaging.grid import WORKING_AFFINE
 from harmony_app.imaging.io import read_scan
@@ -37,8 +38,11 @@ PLANTED = 0.4
 """Largest deviation from the mean of a planted field within the brain."""
 
 REACH = 5.0
-"""Millimetres from grey and white matter that a brain mask may hold: masks differ in how much fluid
-they take for brain, and the truth holds all of it, down to the neck."""
+"""Millimetres from grey and white matter within which fluid counts as brain: masks differ in how much
+of it they take, and the truth holds all of it, down to the neck."""
+
+SULCUS = 6.0
+"""Millimetres of the closing that fills sulci: grey and white matter closed is the brain of most masks."""
 
 
 @dataclass(frozen=True)
@@ -249,13 +253,14 @@ def whole_head() -> np.ndarray:
 
 
 def accuracy(bids: Path, scans: Mapping[str, ScanInput], result: Result) -> dict[str, float]:
-    """Target registration error, Dice of the brain, correlation of the bias field.
+    """Target registration error, agreement of the brain mask, correlation of the bias field.
 
     Returns
     -------
     dict
-        ``tre_mm_<contrast>``, mean over the brain; ``brain_dice``, within :data:`REACH` of the true
-        grey and white matter; ``field_r_<contrast>`` in the brain.
+        ``tre_mm_<contrast>``, mean over the brain; ``brain_dice`` with the true grey and white matter,
+        sulci and ventricles filled; ``fluid_dice`` with all brain and fluid within :data:`REACH` of
+        them; ``tissue_held``, their share in the mask; ``field_r_<contrast>`` in the brain.
     """
     scores = {}
     first = scans['T1w']
@@ -270,14 +275,27 @@ def accuracy(bids: Path, scans: Mapping[str, ScanInput], result: Result) -> dict
         matrix = result.to_reference[contrast]
         moved = source @ matrix[:3, :3].T + matrix[:3, 3]
         scores[f'tre_mm_{contrast}'] = float(np.linalg.norm(moved - points, axis=1).mean())
-    tissue = sum(map_of(bids, first, f'label-{name}_probseg').data for name in ('GM', 'WM')) > 0.5
-    zooms = np.linalg.norm(brain.affine[:3, :3], axis=0)
-    near = ndimage.distance_transform_edt(~tissue, zooms) <= REACH
-    ours, true = result.brain & near, (brain.data > 0.5) & near
-    scores['brain_dice'] = float(2 * np.count_nonzero(ours & true) / (ours.sum() + true.sum()))
+    scores |= _mask_scores(bids, first, result.brain)
     for contrast, scan in scans.items():
         scores[f'field_r_{contrast}'] = _field_correlation(bids, scan, result.fields[contrast])
     return scores
+
+
+def _mask_scores(bids: Path, scan: ScanInput, mask: np.ndarray) -> dict[str, float]:
+    """How well a brain mask on the grid of a scan agrees with the truth."""
+    brain = map_of(bids, scan, 'desc-brain_mask')
+    tissue = sum(map_of(bids, scan, f'label-{name}_probseg').data for name in ('GM', 'WM')) > 0.5
+    distance = ndimage.distance_transform_edt
+    from_tissue = distance(~tissue, brain.zooms)
+    # closing by a ball: what is farther than it from all that is out of its reach
+    closed = distance(from_tissue <= SULCUS, brain.zooms) > SULCUS
+    whole = ndimage.binary_fill_holes(closed | tissue)
+    near = from_tissue <= REACH
+    return {
+        'brain_dice': dice(mask, whole),
+        'fluid_dice': dice(mask & near, (brain.data > 0.5) & near),
+        'tissue_held': float(mask[tissue].mean()),
+    }
 
 
 def _field_correlation(bids: Path, scan: ScanInput, field: np.ndarray) -> float:

@@ -29,6 +29,7 @@ from harmony_app.phantom.sites import load_sites
 from harmony_app.phantom.subject import draw_subject
 from harmony_app.phantom.tissues import BRAIN_TISSUES, TISSUES
 from harmony_app.training.heads import TEST, Head, load_heads
+from harmony_app.training.script import run_script
 
 SPIN_ECHO_T1W = Protocol(
     'T1w', 'TSE', field=1.5, repetition_time=550, echo_time=12, flip_angle=90,
@@ -171,4 +172,4 @@ def to_markdown(rows: pd.DataFrame) -> str:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

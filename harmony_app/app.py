@@ -196,7 +196,8 @@ def make_plan(config: RunConfig) -> Plan:
     root = config.bids_dir.resolve()
     index = config.bids_database_dir
     inventory = discover(root, _selection(config), index, config.bids_database_wipe)
-    targets = resolve_targets(config.target, root, model)
+    wanted = {*config.modalities, *config.impute}
+    targets = resolve_targets(config.target, root, model, wanted)
     check_measured(method, targets)
     for style in targets.styles.values():
         method.check_target(style)

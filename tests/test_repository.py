@@ -267,7 +267,8 @@ def test_the_documents_name_only_options_that_exist():
     from harmony_app.cli import make_parser
     from harmony_app.phantom.cli import build_parser
 
-    known = {'--rm', '--build-arg', '--gpus', '--nv'}  # of docker and apptainer
+    # of docker, apptainer and pip-audit
+    known = {'--rm', '--build-arg', '--gpus', '--nv', '--no-deps', '--disable-pip'}
     for parser in (make_parser(), build_parser()):
         known |= {option for action in parser._actions for option in action.option_strings}
     for path in (ROOT / 'README.md', ROOT / 'Makefile', *sorted((ROOT / 'docs').glob('*.md'))):

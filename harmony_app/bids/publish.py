@@ -74,7 +74,7 @@ def staging(root: Path, session: str) -> Iterator[Path]:
                 pass
 
 
-def _make_folder(folder: Path, tries: int = 20) -> None:
+def _make_folder(folder: Path, tries: int = 200) -> None:
     """Make a folder whose parent another session may remove just now, when it is empty."""
     for left in reversed(range(tries)):
         try:
@@ -141,7 +141,7 @@ def mark_unfinished(root: Path, session: str, files: Sequence[str]) -> None:
 
 
 def write_marker(root: Path, session: str, marker: dict) -> None:
-    """Replace the marker of a session; results of its scans that are no more are removed.
+    """Replace the marker of a session; results of it that are no more are removed.
 
     Parameters
     ----------
@@ -157,8 +157,12 @@ def write_marker(root: Path, session: str, marker: dict) -> None:
     new = {file for scan in marker['scans'].values() for file in scan['files']}
     new |= set(marker['files'])
     # A scan that was not asked for this time keeps what it has, unless a run was killed over it.
-    asked = [scan for name, scan in old.get('scans', {}).items() if name in marker['scans']]
+    before = old.get('scans', {})
+    asked = [scan for name, scan in before.items() if name in marker['scans']]
     known = {file for scan in asked for file in scan['files']} | set(old.get('unfinished', ()))
+    if len(asked) == len(before):
+        # What was made of all of them: a contrast that is not imputed this time.
+        known |= set(old.get('files', ()))
     for file in known - new:
         stale = (Path(root) / file).resolve()
         if Path(root).resolve() in stale.parents:

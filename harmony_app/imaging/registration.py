@@ -26,6 +26,7 @@ from harmony_app.imaging.ants_setup import (
 from harmony_app.imaging.grid import WORKING_AFFINE, WORKING_SHAPE, coarse_grid
 from harmony_app.imaging.masks import is_skull_stripped, largest_component
 from harmony_app.imaging.resample import resample
+from harmony_app.imaging.rim import take_in_rim
 from harmony_app.imaging.template import load_template
 from harmony_app.imaging.volume import Volume
 
@@ -108,6 +109,8 @@ def register_template(
     affine = np.linalg.inv(matrix)
     rigid = closest_rigid(affine) if given is None else np.asarray(given, np.float64)
     brain, tissues, gain = _carry_maps(volume, rigid, matrix, intensities)
+    shown = resample(volume, WORKING_SHAPE, WORKING_AFFINE, rigid, order=1)
+    brain, tissues = take_in_rim(shown.data, brain, tissues)
     litres = float(brain.sum()) / 1e6
     shown = resample(volume, *coarse_grid(4), rigid, order=1).data
     coarse_brain = resample(

@@ -16,6 +16,7 @@ from harmony_app.training.calamiti_start import begin_from
 from harmony_app.training.calamiti_validation import example_picture, validate
 from harmony_app.training.heads import Head
 from harmony_app.training.noise import Noise
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_batch import ANATOMY
 from harmony_app.training.slice_command import slice_parser, train_slices
 from harmony_app.training.slice_training import SliceTraining
@@ -137,4 +138,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -9,6 +9,7 @@ from harmony_app.methods.base import CONTRASTS
 from harmony_app.nets.calamiti import CalamitiNets
 from harmony_app.training.calamiti_draws import HomePhantom, SiteBatch
 from harmony_app.training.calamiti_settings import Settings
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_scores import Tally, slice_scores
 from harmony_app.training.slice_validation import anatomy_picture, validate_model
 
@@ -83,4 +84,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -7,6 +7,7 @@ from harmony_app.methods.calamiti import Calamiti
 from harmony_app.nets.calamiti import VARIANTS, CalamitiNets
 from harmony_app.training.calamiti_recipe import fuse_contrasts
 from harmony_app.training.heads import load_heads
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_weights import (
     pack_networks,
     read_card,
@@ -41,4 +42,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

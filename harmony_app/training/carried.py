@@ -20,6 +20,7 @@ import numpy as np
 
 from harmony_app.errors import InputError
 from harmony_app.training.heads import VALIDATION, Head, load_heads
+from harmony_app.training.script import run_script
 from harmony_app.training.subjects import plain_subject
 
 logger = logging.getLogger(__name__)
@@ -168,4 +169,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

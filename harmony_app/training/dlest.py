@@ -19,6 +19,7 @@ from harmony_app.training.dlest_losses import (
 from harmony_app.training.dlest_settings import LOOP, Settings
 from harmony_app.training.dlest_validation import example_picture, flattened, validate
 from harmony_app.training.heads import Head
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_command import slice_parser, train_slices
 from harmony_app.training.slice_training import SliceTraining
 
@@ -139,4 +140,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

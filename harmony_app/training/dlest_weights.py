@@ -10,6 +10,7 @@ from harmony_app.nets.dlest import VARIANTS, DlestNets
 from harmony_app.training.dlest_recipe import standard_energies
 from harmony_app.training.dlest_settings import ENERGY_LOOP, EnergySettings
 from harmony_app.training.heads import split_heads
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_weights import (
     pack_networks,
     read_card,
@@ -52,4 +53,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

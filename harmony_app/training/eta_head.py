@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from harmony_app.errors import OptionError
 from harmony_app.methods.artifact_scale import ArtifactScale
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.haca3 import Haca3
@@ -23,6 +24,7 @@ from harmony_app.nets.encoders import EtaEncoder
 from harmony_app.training import losses
 from harmony_app.training.haca3_validation import rank
 from harmony_app.training.heads import Head, split_heads
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_batch import Batch
 from harmony_app.training.slices import SliceSampler
 from harmony_app.training.spoiled_volumes import SpoiledSlices, VolumeSampler
@@ -263,6 +265,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     eta, settings, seed = method.nets.eta, HeadSettings(), options.seed
     heads, held_out = split_heads(options.heads)
     scans = draw_scans(eta, heads, options.scans, seed)
+    if missing := set(CONTRASTS) - {scan.contrast for scan in scans}:
+        raise OptionError(
+            f'--scans {options.scans}: too few, there is no {", ".join(sorted(missing))} among them'
+        )
     sampler = SliceSampler(heads)
     slices = [
         pool_slices(eta, sampler.draw(np.random.default_rng([seed, 1, number])))
@@ -280,4 +286,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

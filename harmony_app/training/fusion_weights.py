@@ -14,6 +14,7 @@ from harmony_app.errors import InputError
 from harmony_app.methods.model_folder import read_metadata
 from harmony_app.training.heads import load_heads
 from harmony_app.training.recipe import get_recipe
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_recipe import SliceRecipe
 
 EDGE = 64
@@ -82,4 +83,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

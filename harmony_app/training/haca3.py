@@ -11,6 +11,7 @@ from harmony_app.training.haca3_settings import Settings
 from harmony_app.training.haca3_validation import example_picture, validate
 from harmony_app.training.heads import Head
 from harmony_app.training.noise import Noise
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_batch import Batch
 from harmony_app.training.slice_command import slice_parser, train_slices
 from harmony_app.training.slice_settings import LOOP
@@ -254,4 +255,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -8,6 +8,7 @@ import torch
 
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.nets.haca3 import Haca3Nets
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_batch import Batch
 from harmony_app.training.slice_scores import Tally, slice_scores
 from harmony_app.training.slice_validation import anatomy_picture, validate_model
@@ -147,4 +148,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

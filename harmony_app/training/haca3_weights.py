@@ -5,6 +5,7 @@ from pathlib import Path
 
 from harmony_app.methods.haca3 import Haca3
 from harmony_app.nets.haca3 import VARIANTS, Haca3Nets
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_weights import (
     pack_networks,
     read_card,
@@ -39,4 +40,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

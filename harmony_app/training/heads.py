@@ -27,6 +27,7 @@ from harmony_app.phantom.anatomy import Anatomy, icbm_anatomy, label_map_anatomy
 from harmony_app.phantom.protocol import Protocol
 from harmony_app.phantom.sequences import signal
 from harmony_app.phantom.tissues import TISSUES, tissue_properties
+from harmony_app.training.script import run_script
 
 logger = logging.getLogger(__name__)
 
@@ -235,4 +236,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -22,6 +22,7 @@ from harmony_app.training.imunity_losses import (
 from harmony_app.training.imunity_settings import LOOP, UNLEARNED, Settings
 from harmony_app.training.imunity_validation import example_picture, validate
 from harmony_app.training.noise import Noise
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_batch import ANATOMY
 from harmony_app.training.slice_command import slice_parser, train_slices
 from harmony_app.training.slice_training import SliceTraining
@@ -248,4 +249,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -10,6 +10,7 @@ from harmony_app.methods.base import CONTRASTS
 from harmony_app.nets.imunity import ImUnityNets
 from harmony_app.training.imunity_draws import NOBODY, Pair, PhantomPairs, training_sites
 from harmony_app.training.imunity_settings import Settings
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_scores import Tally, slice_scores
 from harmony_app.training.slice_validation import stacked_rows, validate_model
 
@@ -91,4 +92,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -7,6 +7,7 @@ from harmony_app.methods.imunity import ImUnity
 from harmony_app.nets.imunity import VARIANTS, ImUnityNets
 from harmony_app.training.fusion import fuse_trained
 from harmony_app.training.heads import load_heads
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_weights import (
     pack_networks,
     read_card,
@@ -41,4 +42,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -40,6 +40,7 @@ from harmony_app.training.loop import CHECKPOINT, Loop, best_or_last
 from harmony_app.training.options import add_loop_options, loop_settings
 from harmony_app.training.pieces import join_folder, split_folder
 from harmony_app.training.rendered import RenderedTraining
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_settings import LOOP as SLICE_LOOP
 from harmony_app.training.slices import SliceSampler
 from harmony_app.training.subjects import Subject, draw_subject, plain_subject
@@ -288,4 +289,4 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -19,6 +19,7 @@ from harmony_app.training.mispel_losses import (
 )
 from harmony_app.training.mispel_settings import LOOP, Settings
 from harmony_app.training.mispel_validation import decode, embed, example_picture, validate
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_command import slice_parser, train_slices
 from harmony_app.training.slice_training import SliceTraining
 
@@ -132,4 +133,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -10,6 +10,7 @@ from harmony_app.phantom.sites import find_sites, load_sites
 from harmony_app.training.checkpoint import load_averaged, read_facts
 from harmony_app.training.heads import load_heads
 from harmony_app.training.mispel_recipe import middle_scans
+from harmony_app.training.script import run_script
 from harmony_app.training.slice_weights import read_card, told_cost, weights_parser
 
 
@@ -70,4 +71,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

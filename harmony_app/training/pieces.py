@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harmony_app.errors import InputError
 from harmony_app.methods.model_folder import write_atomically
+from harmony_app.training.script import run_script
 
 LIMIT = 15 << 20
 """Bytes of a piece."""
@@ -99,4 +100,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from harmony_app.errors import InputError
 from harmony_app.methods.registry import get_method
 from harmony_app.nets.anatomy import AnatomyNets
 from harmony_app.nets.contrast import ContrastNets
-from harmony_app.training.heads import VALIDATION, Head, load_heads
+from harmony_app.training.heads import Head, split_heads
 from harmony_app.training.slice_batch import Batch
 from harmony_app.training.slice_scores import draw_checks
 
@@ -65,6 +66,11 @@ def validate_model(
         Source of examples without artifacts, of heads and an edge of the slices.
     judge, show : callable
         As of :class:`~harmony_app.training.slice_training.SliceTraining`.
+
+    Raises
+    ------
+    InputError
+        Where no head is held out, see :func:`~harmony_app.training.heads.split_heads`.
     """
     parser = argparse.ArgumentParser(
         description='Metrics of a model folder on the validation heads, as JSON.'
@@ -78,7 +84,10 @@ def validate_model(
     from matplotlib.image import imsave
 
     nets = get_method(method, options.model).nets
-    source = draws(load_heads(options.heads, VALIDATION), options.size)
+    _, held_out = split_heads(options.heads)
+    if not held_out:
+        raise InputError(f'{options.heads} has too few heads: three, or those that are held out')
+    source = draws(held_out, options.size)
     batches = draw_checks(source, max(1, options.slices // 8), 8)
     if options.picture:
         options.picture.parent.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from harmony_app.training.checkpoint import load_averaged, read_facts
 from harmony_app.training.heads import load_heads, split_heads
 from harmony_app.training.loop import Loop, best_or_last
 from harmony_app.training.options import add_loop_options, loop_settings
+from harmony_app.training.script import run_script
 from harmony_app.training.subjects import draw_pool, plain_subject
 from harmony_app.training.transfer_draws import Example, RealScan, TransferDraws
 from harmony_app.training.transfer_settings import LossSettings
@@ -327,6 +328,11 @@ def load_real(folder: Path) -> list[RealScan]:
     folder : Path
         ``.npz`` files with ``contrast`` (str), ``data`` (float, WM peak 1), ``brain`` (bool)
         and ``tissues`` (uint8), all on the 2 mm grid; and ``CREDITS.txt``.
+
+    Raises
+    ------
+    InputError
+        Where there is none.
     """
     scans = []
     for path in sorted(folder.glob('*.npz')):
@@ -339,8 +345,10 @@ def load_real(folder: Path) -> list[RealScan]:
                     file['tissues'].astype(np.float32) / 255,
                 )
             )
+    if not scans:
+        raise InputError(f'{folder} holds no preprocessed scan (.npz)')
     return scans
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

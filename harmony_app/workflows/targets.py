@@ -3,7 +3,7 @@
 import difflib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +57,12 @@ class Targets:
         return lines
 
 
-def resolve_targets(given: Sequence[str], root: Path, model: Path | None = None) -> Targets:
+def resolve_targets(
+    given: Sequence[str],
+    root: Path,
+    model: Path | None = None,
+    contrasts: Collection[str] = CONTRASTS,
+) -> Targets:
     """Find out what the targets are.
 
     Parameters
@@ -68,6 +73,8 @@ def resolve_targets(given: Sequence[str], root: Path, model: Path | None = None)
         The input dataset.
     model : Path, optional
         Model folder of the method; its named styles come before the packaged ones.
+    contrasts : collection of str
+        Contrasts that results may have; of others no scan is measured.
 
     Raises
     ------
@@ -93,6 +100,7 @@ def resolve_targets(given: Sequence[str], root: Path, model: Path | None = None)
                 names[c] = found[c].name
             else:
                 scans[c] = found[c]
+    scans = {contrast: found for contrast, found in scans.items() if contrast in contrasts}
     return Targets(styles, scans, names)
 
 

@@ -62,6 +62,20 @@ def test_a_second_run_replaces_files_and_removes_stale_ones(tmp_path):
     assert (tmp_path / 'sub-01/anat/mine.txt').exists()
 
 
+def test_what_was_made_of_all_scans_goes_with_them(tmp_path):
+    imputed = 'sub-01/anat/sub-01_desc-imputed_T2w.nii.gz'
+    put(tmp_path, imputed, 'old')
+    write_marker(tmp_path, 'sub-01', make_marker([SCAN]) | {'files': [imputed]})
+    others = make_marker([SCAN])
+    others['scans'] = {'sub-01_FLAIR': others['scans'].pop('sub-01_T1w')}
+    write_marker(tmp_path, 'sub-01', others | {'files': [imputed]})
+    write_marker(tmp_path, 'sub-01', make_marker([SCAN]))
+    assert (tmp_path / imputed).exists(), 'the scan that it was made of was not asked for'
+    write_marker(tmp_path, 'sub-01', make_marker([SCAN]) | {'files': [imputed]})
+    write_marker(tmp_path, 'sub-01', make_marker([SCAN]))
+    assert not (tmp_path / imputed).exists()
+
+
 def test_a_marker_never_removes_what_lies_outside_the_results(tmp_path):
     outside = tmp_path / 'precious'
     outside.touch()

@@ -25,6 +25,7 @@ from harmony_app.training.transfer import (
     credits_of,
     cube_ssim,
     example_loss,
+    load_real,
     main,
     phantom_sources,
     read_trained,
@@ -266,3 +267,8 @@ def test_real_scans_have_credits(tmp_path):
         credits_of(tmp_path)
     (tmp_path / 'CREDITS.txt').write_text('A study, CC BY 4.0\n\n')
     assert credits_of(tmp_path) == ['A study, CC BY 4.0']
+
+
+def test_a_folder_without_real_scans_is_refused(tmp_path):
+    with pytest.raises(InputError, match='no preprocessed scan'):
+        load_real(tmp_path)

@@ -51,6 +51,12 @@ def test_a_session_a_subject_and_a_site_are_scans_to_measure(dataset):
     assert site.names['T2w'] == 'site:A 1'
 
 
+def test_scans_of_a_contrast_that_nothing_is_brought_to_are_not_measured(dataset):
+    found = resolve_targets(['sub-01_ses-a'], dataset, contrasts=('T1w',))
+    assert found.contrasts == ('T1w',)
+    assert list(found.scans) == ['T1w']
+
+
 def test_a_large_site_is_averaged_over_some_sessions(make_dataset):
     root = make_dataset(
         *[f'sub-{n:02}/anat/sub-{n:02}_T1w.nii.gz' for n in range(40)],
