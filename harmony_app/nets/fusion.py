@@ -56,6 +56,9 @@ class FusionNet(nn.Module):
         """
         median = volumes.median(dim=1, keepdim=True).values
         candidates = torch.cat([volumes, median], dim=1)
+        if not (self.training or self.head.weight.any() or self.head.bias.any()):
+            # all weigh alike: that needs no layers
+            return candidates.mean(dim=1, keepdim=True).clamp_min(0) * mask
         apart = volumes - median
         around = functional.avg_pool3d(
             apart.abs().mean(dim=1, keepdim=True), 2 * AROUND + 1, stride=1, padding=AROUND
