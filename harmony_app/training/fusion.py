@@ -29,6 +29,9 @@ WINDOW = 7
 FLAT = 1e-3
 """Variance (white matter is 1) that a window's structure has to rise above."""
 
+GAIN = 0.01
+"""Least gain on the blocks that judge, as a part, for which learned weights are kept: they cost time."""
+
 
 def fuse_trained(
     nets: ContrastNets,
@@ -106,7 +109,7 @@ def fuse_trained(
         'unlike_learned': round(learned, 5),
     }
     # what it learned of few blocks is kept only where it holds on others
-    best, error = (fusion, learned) if learned < alike else (start, alike)
+    best, error = (fusion, learned) if learned < (1 - GAIN) * alike else (start, alike)
     return (best.to('cpu').eval() if error < median else None), facts
 
 
