@@ -63,7 +63,7 @@ $(LOWEST)/.installed: pyproject.toml tests/lowest.py
 	@touch $@
 
 coverage: env
-	$(SINGLE) $(BIN)/python -m coverage run --parallel-mode -m pytest -m 'not hpc and not faults'
+	$(SINGLE) $(BIN)/python -m coverage run --parallel-mode -m pytest -n 2 --dist loadfile -m 'not hpc and not faults'
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered --fail-under 90
 
