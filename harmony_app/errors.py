@@ -40,10 +40,19 @@ class HarmonyError(Exception):
     Parameters
     ----------
     message : str
-        One line: what happened, which file or flag, what to do.
+        What happened, which file or flag, what to do. It stays one line, whatever a file or option
+        that it tells of holds.
+
+    Examples
+    --------
+    >>> str(HarmonyError('no site two' + chr(10) + 'lines'))
+    'no site two lines'
     """
 
     exit_code: ExitCode = ExitCode.FAILURE
+
+    def __init__(self, message: str):
+        super().__init__(' '.join(message.splitlines()))
 
 
 class ScanError(HarmonyError):
