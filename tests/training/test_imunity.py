@@ -372,7 +372,7 @@ def test_the_validation_command_tells_a_model_folder(head, tmp_path, monkeypatch
     torch.manual_seed(0)
     ImUnity(ImUnityNets(VARIANTS['tiny']), None, {}).save(tmp_path)
     monkeypatch.setattr(
-        'harmony_app.training.slice_validation.load_heads', lambda folder, names: [head]
+        'harmony_app.training.slice_validation.split_heads', lambda folder: ([], [head])
     )
     picture = tmp_path / 'p.png'
     imunity_validation.main(
