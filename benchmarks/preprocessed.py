@@ -5,7 +5,6 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 
 from harmony_app.bids.discovery import ScanInput, discover
@@ -41,7 +40,8 @@ class Preprocessed:
     ):
         self.cache = Path(cache)
         self.cache.mkdir(parents=True, exist_ok=True)
-        self._average = lru_cache(self._find_average)
+        # a plain dict: a pool of processes takes this object along
+        self._averages: dict[tuple[str | None, str], TissueProfile | None] = {}
         self.sessions = discover(Path(bids), selection or Selection()).sessions
         left = [scans for scans in self.sessions.values() if not self._is_ready(scans)]
         if workers > 1 and len(left) > 1:
@@ -74,6 +74,11 @@ class Preprocessed:
     def facts(self, scan: ScanInput) -> dict:
         """White-matter peak, transform and profile of a scan."""
         return Record(self._record(scan, 'finished')).facts
+
+    def _average(self, site: str | None, contrast: str) -> TissueProfile | None:
+        if (site, contrast) not in self._averages:
+            self._averages[site, contrast] = self._find_average(site, contrast)
+        return self._averages[site, contrast]
 
     def _find_average(self, site: str | None, contrast: str) -> TissueProfile | None:
         people: dict[str, ScanInput] = {}
