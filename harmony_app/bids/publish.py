@@ -1,5 +1,6 @@
 """Results of a session appear at once, and a marker says which they are."""
 
+import fnmatch
 import os
 import shutil
 import time
@@ -60,8 +61,8 @@ def staging(root: Path, session: str) -> Iterator[Path]:
     _make_folder(everything)
     with only_one(everything / f'.{session}.lock'):
         # Those of runs that were killed; a living one would hold the lock.
-        for left in folder.parent.glob(f'{session}-????????'):
-            shutil.rmtree(left, ignore_errors=True)
+        for left in fnmatch.filter(_names_in(folder.parent), f'{session}-????????'):
+            shutil.rmtree(folder.parent / left, ignore_errors=True)
         _make_folder(folder)
         try:
             yield folder
@@ -74,7 +75,15 @@ def staging(root: Path, session: str) -> Iterator[Path]:
                 pass
 
 
-def _make_folder(folder: Path, tries: int = 200) -> None:
+def _names_in(folder: Path) -> list[str]:
+    """What a folder holds; nothing where another session has just removed it."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _make_folder(folder: Path, tries: int = 20) -> None:
     """Make a folder whose parent another session may remove just now, when it is empty."""
     for left in reversed(range(tries)):
         try:

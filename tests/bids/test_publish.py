@@ -1,3 +1,4 @@
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -113,13 +114,19 @@ def test_a_marker_that_cannot_be_read_counts_for_nothing(tmp_path):
 
 
 def test_sessions_that_end_at_once_do_not_take_the_folder_from_each_other(tmp_path):
-    """One removes the empty parent between the two steps in which another makes its own."""
+    """One removes the empty parent between two steps in which another makes or reads it."""
 
     def stage(number):
-        for _ in range(200):
+        for _ in range(400):
             with staging(tmp_path, f'sub-{number}') as folder:
                 (folder / 'file').touch()
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(stage, range(4)))
+    before = sys.getswitchinterval()
+    # threads take turns within such steps, not once in thousands of them
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(stage, range(6)))
+    finally:
+        sys.setswitchinterval(before)
     assert not (tmp_path / 'logs' / '.staging').exists()
