@@ -12,6 +12,7 @@ from harmony_app.training.calamiti import CalamitiTraining
 from harmony_app.training.calamiti_draws import HomeSessions, most_common_site
 from harmony_app.training.calamiti_settings import LOOP, Settings
 from harmony_app.training.fusion import fuse_trained
+from harmony_app.training.fusion_blocks import EDGE
 from harmony_app.training.heads import Head
 from harmony_app.training.material import Material
 from harmony_app.training.session_slices import SessionSlices
@@ -29,7 +30,7 @@ def fuse_contrasts(
     steps: int = 0,
     blocks: int = 6,
     device: str = 'cpu',
-    edge: int = 96,
+    edge: int = EDGE,
 ) -> tuple[nn.ModuleDict | None, dict]:
     """Train a fusion network for each contrast there is (section 2.5).
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from harmony_app.engine.compute import Compute
 from harmony_app.nets.contrast import ContrastNets
 from harmony_app.nets.fusion import FusionNet
-from harmony_app.training.fusion_blocks import Block, draw_block, draw_session_block
+from harmony_app.training.fusion_blocks import EDGE, Block, draw_block, draw_session_block
 from harmony_app.training.heads import Head
 from harmony_app.training.sessions import Session
 
@@ -43,7 +43,7 @@ def fuse_trained(
     steps: int = 0,
     blocks: int = 9,
     device: str = 'cpu',
-    edge: int = 96,
+    edge: int = EDGE,
     contrast: str | None = None,
 ) -> tuple[FusionNet | None, dict]:
     """Train a fusion network for trained networks, and judge it on blocks of its own.
@@ -59,7 +59,8 @@ def fuse_trained(
     minutes, steps : float and int
         Budget; steps count where they are not 0.
     blocks : int
-        Cubes that are decoded; a third of them judges.
+        Cubes that are decoded; a third of them judges. This takes some half minute of a core each,
+        beyond the budget.
     contrast : str, optional
         To decode to; any without.
 
@@ -89,7 +90,8 @@ def fuse_trained(
             continue
     if len(drawn) < 2:
         return None, {}
-    held_out, drawn = drawn[: max(1, len(drawn) // 3)], drawn[max(1, len(drawn) // 3) :]
+    judging = max(1, len(drawn) // 3)
+    held_out, shown = drawn[:judging], drawn[judging:]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fusion = FusionNet(nets.config.fusion_width).to(device)
@@ -99,10 +101,11 @@ def fuse_trained(
 
     median, alike = judged(None), judged(fusion)
     start = copy.deepcopy(fusion)
-    taken = train_fusion(fusion, drawn, rng, minutes, compute=compute, steps=steps)
+    taken = train_fusion(fusion, shown, rng, minutes, compute=compute, steps=steps)
     learned = judged(fusion)
     nets.to('cpu')
     facts = {
+        'blocks': len(drawn),
         'steps': taken,
         'unlike_median': round(median, 5),
         'unlike_alike': round(alike, 5),

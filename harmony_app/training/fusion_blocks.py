@@ -22,6 +22,9 @@ from harmony_app.training.heads import Head
 from harmony_app.training.sessions import Session
 from harmony_app.training.slices import draw_looks
 
+EDGE = 64
+"""Edge of a block in voxels: slices that cross it are decoded whole, so a large one is dear."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -47,7 +50,7 @@ def draw_block(
     head: Head,
     rng: np.random.Generator,
     compute: Compute,
-    edge: int = 96,
+    edge: int = EDGE,
     contrast: str | None = None,
 ) -> Block:
     """Scan a head in two contrasts and decode a cube of it to a third or to one of them.
@@ -71,13 +74,7 @@ def draw_block(
     contrast : str, optional
         To decode to; any without.
     """
-    points = np.argwhere(np.asarray(head.maps[0, ::8, ::8, ::8]) > 127) * 8
-    centre = points[int(rng.integers(len(points)))]
-    corner = [
-        int(np.clip(c - edge // 2, 0, max(0, n - edge)))
-        for c, n in zip(centre, head.fractions.shape[1:], strict=True)
-    ]
-    cube = tuple(slice(c, c + edge) for c in corner)
+    cube = _draw_cube(head.maps[0], rng, edge)
     fractions = torch.from_numpy(head.fractions.astype(np.float32) / 255)
     mask = ndimage.binary_fill_holes(fractions.sum(0).numpy() > 0.3)
 
@@ -104,7 +101,7 @@ def draw_session_block(
     session: Session,
     rng: np.random.Generator,
     compute: Compute,
-    edge: int = 96,
+    edge: int = EDGE,
     contrast: str | None = None,
 ) -> Block:
     """Decode a cube of a real session to the contrast of one of its scans, which is the truth.
@@ -131,17 +128,7 @@ def draw_session_block(
         Where its scans show nothing together.
     """
     scans = [session.scans[i] for i in rng.permutation(len(session.scans))[:3]]
-    points = np.argwhere(np.asarray(session.maps()[0][::8, ::8, ::8]) > 127) * 8
-    if not len(points):
-        raise ValueError(f'{session.name} has no brain')
-    centre = points[int(rng.integers(len(points)))]
-    cube = tuple(
-        slice(start, start + edge)
-        for start in (
-            int(np.clip(c - edge // 2, 0, max(0, n - edge)))
-            for c, n in zip(centre, session.maps().shape[1:], strict=True)
-        )
-    )
+    cube = _draw_cube(session.maps()[0], rng, edge)
     mask = np.logical_and.reduce([np.asarray(scan.shown()) > 127 for scan in scans])
     if not mask[cube].any():
         raise ValueError(f'the scans of {session.name} show nothing together')
@@ -154,6 +141,19 @@ def draw_session_block(
     truth = truths[int(rng.integers(len(truths)))]
     given = images[:2] if isinstance(nets, AnatomyNets) else [truth]
     return _decoded(nets, given, truth, mask, cube, compute)
+
+
+def _draw_cube(brain: np.ndarray, rng: np.random.Generator, edge: int) -> Box:
+    """A cube around a voxel of the brain, within the volume; ValueError where there is none."""
+    points = np.argwhere(np.asarray(brain[::8, ::8, ::8]) > 127) * 8
+    if not len(points):
+        raise ValueError('there is no brain')
+    centre = points[int(rng.integers(len(points)))]
+    corner = [
+        int(np.clip(c - edge // 2, 0, max(0, n - edge)))
+        for c, n in zip(centre, brain.shape, strict=True)
+    ]
+    return tuple(slice(c, c + edge) for c in corner)
 
 
 def _decoded(

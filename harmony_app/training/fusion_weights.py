@@ -17,9 +17,6 @@ from harmony_app.training.recipe import get_recipe
 from harmony_app.training.script import run_script
 from harmony_app.training.slice_recipe import SliceRecipe
 
-EDGE = 64
-"""Edge of a block in voxels: slices that cross it are decoded whole, so a large one is dear."""
-
 
 def add_fusion(
     model: Path, out: Path, heads: Path, *, seed: int, minutes: float, steps: int, blocks: int
@@ -60,7 +57,6 @@ def add_fusion(
         minutes=minutes,
         steps=steps,
         blocks=blocks,
-        edge=EDGE,
     )
     training = dict(decoder.metadata.get('training', {})) | {'fusion': facts}
     recipe.decoder(decoder.nets, fusion, decoder.metadata | {'training': training}).save(out)

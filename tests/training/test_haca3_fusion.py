@@ -124,7 +124,6 @@ def test_a_fusion_joins_a_model_where_it_beats_the_median(
     haca3_weights.main([str(checkpoint[0]), str(tmp_path / 'model')])
     told_errors = iter(errors)
     monkeypatch.setattr(fusion, 'fusion_error', lambda *_: next(told_errors))
-    monkeypatch.setattr(fusion_weights, 'EDGE', 32)
     places = [str(tmp_path / 'model'), str(tmp_path / 'out'), '--heads', str(tmp_path)]
     fusion_weights.main([*places, '--steps', '2', '--blocks', '2'])
     before, after = (Haca3.load(tmp_path / name) for name in ('model', 'out'))
