@@ -23,10 +23,11 @@ from benchmarks.study import session_pairs
 from benchmarks.tables import to_markdown
 from benchmarks.truth import TrueAnatomy
 from harmony_app.bids.discovery import ScanInput
-from harmony_app.errors import HarmonyError, OptionError
+from harmony_app.errors import OptionError
 from harmony_app.evaluation.metrics import psnr, ssim
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.model_folder import read_metadata
+from harmony_app.training.script import run_script
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--contrasts', nargs='+', choices=CONTRASTS, default=list(CONTRASTS))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    try:
-        rows = measure(options)
-    except HarmonyError as error:
-        parser.exit(int(error.exit_code), f'adaptation: {error}\n')
+    rows = measure(options)
     table = write_rows(options.out / 'adaptation.tsv', COLUMNS, rows)
     print(to_markdown(summarize(table)))
 
@@ -166,4 +164,4 @@ def _likeness(
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -18,7 +18,6 @@ import pandas as pd
 
 from benchmarks.columns import write_rows
 from benchmarks.tables import to_markdown
-from harmony_app.errors import HarmonyError
 from harmony_app.evaluation.contrast import gm_wm_auroc
 from harmony_app.evaluation.metrics import ssim
 from harmony_app.evaluation.overlap import dice
@@ -32,6 +31,7 @@ from harmony_app.phantom.tissues import TISSUES
 from harmony_app.reports.figure import mosaic
 from harmony_app.training.heads import TEST, Head, load_heads
 from harmony_app.training.matched_volumes import scanned_volumes
+from harmony_app.training.script import run_script
 from harmony_app.workflows.evaluation_matched import matched_rows
 from harmony_app.workflows.evaluation_measures import RANGE_PERCENTILE, STAGES
 from harmony_app.workflows.evaluation_tables import MATCHED_COLUMNS
@@ -70,11 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--seed', type=int, default=13, help='of the people and the noise')
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    try:
-        heads = load_heads(options.heads, options.names)
-        pairs, scans = measure(heads, Mispel.load(options.model), options.seed, options.out)
-    except HarmonyError as error:
-        parser.exit(int(error.exit_code), f'matched: {error}\n')
+    heads = load_heads(options.heads, options.names)
+    pairs, scans = measure(heads, Mispel.load(options.model), options.seed, options.out)
     write_rows(options.out / 'scans.tsv', SCAN_COLUMNS, scans)
     rows = matched_rows(pairs, scans, volume_rows(scans))
     table = write_rows(options.out / 'matched.tsv', MATCHED_COLUMNS, rows)
@@ -227,4 +224,4 @@ def _draw(path: Path, scans: Sequence[Scan], images: dict[str, list[np.ndarray]]
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

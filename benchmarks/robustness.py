@@ -34,9 +34,10 @@ from benchmarks.preprocessed import Preprocessed
 from benchmarks.sessions import slice_volume
 from benchmarks.tables import to_markdown
 from harmony_app.bids.atomic import write_text
-from harmony_app.errors import HarmonyError, OptionError
+from harmony_app.errors import OptionError
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.reports.figure import mosaic
+from harmony_app.training.script import run_script
 from harmony_app.workflows.records import Record
 
 _WHERE = {
@@ -105,10 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--workers', type=int, default=0, help='processes beside this one')
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    try:
-        print(measure(options))
-    except HarmonyError as error:
-        parser.exit(int(error.exit_code), f'robustness: {error}\n')
+    print(measure(options))
 
 
 def measure(options: argparse.Namespace) -> str:
@@ -311,4 +309,4 @@ def draw(path: Path, parts: Path, kind: str, units: Sequence[tuple[str, str]]) -
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

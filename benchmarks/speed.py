@@ -33,9 +33,9 @@ from benchmarks.speed_preprocessing import field_rows, preprocessing_rows
 from benchmarks.speed_scale import planning_rows
 from benchmarks.speed_targets import target_rows
 from benchmarks.tables import to_markdown
-from harmony_app.errors import HarmonyError
 from harmony_app.phantom.sites import find_sites, load_sites
 from harmony_app.phantom.writer import Settings, write_dataset
+from harmony_app.training.script import run_script
 
 logger = logging.getLogger(__name__)
 
@@ -64,13 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     options.out.mkdir(parents=True, exist_ok=True)
     rows = _kept(options)
-    try:
-        for part in options.parts:
-            logger.info('%s', part)
-            rows += [{'part': part} | row for row in PARTS[part](options)]
-            table = write_rows(options.out / 'speed.tsv', COLUMNS, rows)
-    except HarmonyError as error:
-        parser.exit(int(error.exit_code), f'speed: {error}\n')
+    for part in options.parts:
+        logger.info('%s', part)
+        rows += [{'part': part} | row for row in PARTS[part](options)]
+        table = write_rows(options.out / 'speed.tsv', COLUMNS, rows)
     sys.stdout.write(to_markdown(table, 3) + '\n')
 
 
@@ -165,4 +162,4 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[dict]]] = {
 """What can be measured, by name."""
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -35,9 +35,10 @@ from benchmarks.sessions import Setup, arrays_path, measure_session, train
 from benchmarks.study import Study
 from harmony_app.bids.atomic import write_text
 from harmony_app.bids.filters import Selection
-from harmony_app.errors import HarmonyError, OptionError
+from harmony_app.errors import OptionError
 from harmony_app.evaluation.segmentation_network import STEPS
 from harmony_app.methods.base import CONTRASTS
+from harmony_app.training.script import run_script
 from harmony_app.workflows.records import Record
 
 logger = logging.getLogger(__name__)
@@ -50,14 +51,9 @@ PERMUTATIONS, QUICK_PERMUTATIONS, QUICK_STEPS = 99, 19, 150
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    try:
-        text = compare(options)
-    except HarmonyError as error:
-        parser.exit(int(error.exit_code), f'travelling: {error}\n')
-    print(text)
+    print(compare(options))
 
 
 def compare(options: argparse.Namespace) -> str:
@@ -305,4 +301,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)

@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.columns import write_rows
 from benchmarks.tables import to_markdown
-from harmony_app.errors import HarmonyError, OptionError
+from harmony_app.errors import OptionError
 from harmony_app.evaluation.site_classification import classify_sites
 from harmony_app.imaging.grid import WORKING_AFFINE
 from harmony_app.methods.base import CONTRASTS
@@ -38,6 +38,7 @@ from harmony_app.phantom.atrophy import apply_atrophy
 from harmony_app.phantom.sites import Site
 from harmony_app.training.heads import TEST, Head, load_heads
 from harmony_app.training.imunity_draws import training_sites
+from harmony_app.training.script import run_script
 from harmony_app.training.slices import SliceDraw, SliceSampler, draw_look, silhouette_of
 
 logger = logging.getLogger(__name__)
@@ -267,12 +268,10 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
         rows = measure(models, scans, seed=options.seed)
     except ValueError as error:
         raise OptionError(f'the heads do not serve: {error}') from error
-    except HarmonyError as error:
-        parser.exit(int(error.exit_code), f'unlearning: {error}\n')
     table = write_rows(options.out / 'unlearning.tsv', COLUMNS, rows)
     print(to_markdown(table))
     return table
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main)
