@@ -309,7 +309,7 @@ class ImUnityNets(ContrastNets):
 
 
 class LatentModule(nn.Module):
-    """Reads labels off a latent: the module of sites, and that of biology (Figure 1).
+    """Reads labels off a latent: the module of biology (Figure 1).
 
     A strided convolution, means and standard deviations over the foreground, and dense layers.
 
@@ -318,46 +318,26 @@ class LatentModule(nn.Module):
     inputs : int
         Channels of the latent.
     outputs : int
-        Logits of the sites, or one number for each biological feature.
-    theta : int
-        Length of the contrast representation where it is read too, else 0.
+        One number for each biological feature.
     width : int
         Channels of its hidden layers.
     """
 
-    def __init__(self, inputs: int, outputs: int, theta: int = 0, width: int = 32):
+    def __init__(self, inputs: int, outputs: int, width: int = 32):
         super().__init__()
         self.conv = MaskedConv(inputs, width, norm=False, stride=2)
         self.head = nn.Sequential(
-            nn.Linear(2 * (inputs + width) + theta, width),
+            nn.Linear(2 * (inputs + width), width),
             nn.LeakyReLU(SLOPE),
             nn.Linear(width, outputs),
         )
 
-    def forward(
-        self,
-        latent: torch.Tensor,
-        mask: torch.Tensor,
-        theta: torch.Tensor | None = None,
-        slices: int = 1,
-    ) -> torch.Tensor:
-        """Read (B / slices, outputs) off latents (B, inputs, H / 4, W / 4), masks, and thetas.
-
-        Parameters
-        ----------
-        latent, mask : Tensor
-            Latents, and masks (B, 1, H, W) of the slices.
-        theta : Tensor, shape (B, theta), optional
-            Contrast representations.
-        slices : int
-            Neighbours in the batch that are of one scan. Their statistics are averaged: one
-            slice says little of a site.
-        """
+    def forward(self, latent: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Read (B, outputs) off latents (B, inputs, H / 4, W / 4) in masks (B, 1, H, W)."""
         cells = pool_mask(mask, CELL)
         coarse = pool_mask(cells)
         read = [
             masked_statistics(latent, cells),
             masked_statistics(self.conv(latent, coarse), coarse),
         ]
-        statistics = torch.cat(read if theta is None else [*read, theta], dim=1)
-        return self.head(statistics.unflatten(0, (-1, slices)).mean(1))
+        return self.head(torch.cat(read, dim=1))

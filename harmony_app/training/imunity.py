@@ -10,6 +10,7 @@ from harmony_app.nets.discriminator import Discriminator
 from harmony_app.nets.imunity import VARIANTS, ImUnityNets, LatentModule
 from harmony_app.training import losses
 from harmony_app.training.biology import Feature
+from harmony_app.training.distributed import joint
 from harmony_app.training.heads import Head
 from harmony_app.training.imunity_draws import Pair, PhantomPairs, training_sites
 from harmony_app.training.imunity_losses import (
@@ -20,6 +21,7 @@ from harmony_app.training.imunity_losses import (
     site_loss,
 )
 from harmony_app.training.imunity_settings import LOOP, UNLEARNED, Settings
+from harmony_app.training.imunity_sites import SiteModule
 from harmony_app.training.imunity_validation import example_picture, validate
 from harmony_app.training.noise import Noise
 from harmony_app.training.script import run_script
@@ -47,6 +49,8 @@ ASKED = (
     'maps',
     'sited',
     'slices',
+    'kept',
+    'reread',
     't1w',
     'unlearned',
 )
@@ -104,7 +108,8 @@ class ImUnityTraining(SliceTraining):
             helpers['discriminator'] = Discriminator(1, DISCRIMINATOR)
         if len(self.sites) > 1:
             theta = config.theta if settings.unlearned == 'latent' else 0
-            helpers['sites'] = LatentModule(config.latent, len(self.sites), theta)
+            shape = (settings.size, settings.slices, theta, settings.kept)
+            helpers['sites'] = SiteModule(config.latent, len(self.sites), *shape)
         if self.features:
             helpers['biology'] = LatentModule(config.latent, len(self.features))
         return helpers
@@ -168,7 +173,7 @@ class ImUnityTraining(SliceTraining):
             'tissue': self._tissue(logits, batch),
             'levels': losses.levels_error(read, batch.levels, batch.known),
             **self._adversarial(result, batch),
-            **self._unlearning(latent, mean, batch),
+            **self._unlearning(batch),
         }
 
     def _adversarial(self, result: torch.Tensor, batch: Pair) -> dict[str, torch.Tensor]:
@@ -190,20 +195,31 @@ class ImUnityTraining(SliceTraining):
             'discriminator': 0.5 * (real + made),
         }
 
-    def _unlearning(
-        self, latent: torch.Tensor, theta: torch.Tensor, batch: Pair
-    ) -> dict[str, torch.Tensor]:
-        """Loss of the module of sites, and confusion loss of the encoders."""
-        zero = latent.new_zeros(())
+    def _unlearning(self, batch: Pair) -> dict[str, torch.Tensor]:
+        """Loss of the module of sites on all scans that it keeps, and confusion loss of the encoders.
+
+        The encoders are confused on some of them, encoded anew, so that they have many scans a
+        step to learn from.
+        """
+        zero = batch.source.new_zeros(())
         if 'sites' not in self.helpers:
             return {'confusion': zero, 'sites': zero}
-        module, slices = self.helpers['sites'], self.settings.slices
-        read = theta if self.settings.unlearned == 'latent' else None
-        confused = losses.judged_by_fixed(module, latent, batch.mask, read, slices)
-        read = None if read is None else read.detach()
-        told = module(latent.detach(), batch.mask, read, slices)
-        sites = batch.site[::slices]
-        return {'confusion': confusion_loss(confused, sites), 'sites': site_loss(told, sites)}
+        nets, module = self.network, self.helpers['sites']
+        seeds = joint(batch.seeds).tolist()
+        chosen = module.choose(module.add(batch), self.settings.reread, seeds)
+        if not len(chosen):  # no scan so far is of a named site
+            return {'confusion': zero, 'sites': zero}
+        images, masks = (v[chosen].flatten(0, 1).float() for v in (module.images, module.masks))
+        latent = nets.anatomy(images, masks)[0].float()
+        theta = nets.theta(images, masks)[0] if self.settings.unlearned == 'latent' else None
+        read = module.statistics(latent, masks, theta)
+        module.read[chosen] = read.detach()
+        confused = losses.judged_by_fixed(module, read, module.contrasts[chosen])
+        told = module(module.read, module.contrasts)
+        return {
+            'confusion': confusion_loss(confused, module.sites[chosen]),
+            'sites': site_loss(told, module.sites),
+        }
 
     def _biological(self, latent: torch.Tensor, batch: Pair) -> torch.Tensor:
         """Loss of the module of biology, from which the encoder learns with it."""
@@ -225,7 +241,7 @@ class ImUnityTraining(SliceTraining):
             return {}
         alone = self.settings.unlearned == 'anatomy'
         module = self.helpers.get('sites') if alone else None
-        return validate(network, self.held_out(), module, self.settings.slices)
+        return validate(network, self.held_out(), module)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -239,6 +255,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add('--maps', type=float, default=usual.maps, help='share altered by a random map')
     add('--sited', type=float, default=usual.sited, help='share whose site is named')
     add('--slices', type=int, default=usual.slices, help='of a scan, for the module of sites')
+    add('--kept', type=int, default=usual.kept, help='scans that the module of sites keeps')
+    add('--reread', type=int, default=usual.reread, help='of them, encoded anew a step')
     add('--t1w', type=float, default=usual.t1w, help='share of T1w')
     add('--unlearned', choices=UNLEARNED, default=usual.unlearned, help='what loses the site')
     options = parser.parse_args(arguments)

@@ -73,6 +73,9 @@ class Settings(SliceSettings):
         Slices of one scan that the module of sites reads together, ours: a crop alone says next to
         nothing of its site, for its field, noise and anatomy differ more than protocols do. The
         paper's module reads one.
+    kept, reread : int
+        Scans of past steps that the module of sites keeps to learn from and to standardise what it
+        reads, and how many of them are encoded anew in a step for the encoder to unlearn on: ours.
     t1w : float
         Share of T1w among the draws; the other contrasts share the rest evenly.
     features : int
@@ -101,6 +104,8 @@ class Settings(SliceSettings):
     others: float = 0.3
     sited: float = 0.5
     slices: int = 1
+    kept: int = 256
+    reread: int = 16
     t1w: float = 0.5
     features: int = 0
 
@@ -111,5 +116,9 @@ class Settings(SliceSettings):
             raise OptionError(f'gamma {self.gamma}: a range of exponents lies above 0 and rises')
         if self.slices < 1:
             raise OptionError(f'slices {self.slices}: one of a scan at least')
+        if not 1 <= self.reread <= self.kept:
+            raise OptionError(
+                f'reread {self.reread}: from 1 to the {self.kept} scans that are kept'
+            )
         if self.gammas + self.maps > 1:
             raise OptionError('gammas and maps are shares of all draws: together at most 1')

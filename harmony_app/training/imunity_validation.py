@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import nn
 
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.nets.imunity import ImUnityNets
 from harmony_app.training.imunity_draws import NOBODY, Pair, PhantomPairs, training_sites
 from harmony_app.training.imunity_settings import Settings
+from harmony_app.training.imunity_sites import SiteModule
 from harmony_app.training.script import run_script
 from harmony_app.training.slice_scores import Tally, slice_scores
 from harmony_app.training.slice_validation import stacked_rows, validate_model
@@ -26,8 +26,7 @@ def reconstruct(nets: ImUnityNets, batch: Pair) -> torch.Tensor:
 def validate(
     nets: ImUnityNets,
     batches: Sequence[Pair],
-    sites: nn.Module | None = None,
-    slices: int = 1,
+    sites: SiteModule | None = None,
 ) -> dict[str, float]:
     """L1, SSIM and PSNR against the truth in the foreground, in all and by contrast.
 
@@ -40,10 +39,8 @@ def validate(
     nets : ImUnityNets
     batches : sequence of Pair
         Of held-out heads or people.
-    sites : Module, optional
+    sites : SiteModule, optional
         The module of sites, where it reads the anatomy alone.
-    slices : int
-        Slices of a scan that it reads together.
     """
     tally, right = Tally(), Tally()
     for batch in batches:
@@ -56,7 +53,9 @@ def validate(
                     tally.add(f'{name}_{contrast}{moment}', value)
         if sites is not None:
             latent = nets.anatomy(batch.source, batch.mask)[0]
-            said = sites(latent, batch.mask, slices=slices).argmax(1)
+            slices = sites.images.shape[1]
+            read = sites.statistics(latent, batch.mask)
+            said = sites(read, batch.contrast[::slices]).argmax(1)
             truths = batch.site[::slices].tolist()
             for one, truth in zip(said.tolist(), truths, strict=True):
                 if truth != NOBODY:

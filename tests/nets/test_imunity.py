@@ -26,11 +26,11 @@ def ragged():
 @torch.no_grad()
 def test_a_crop_of_the_foreground_has_the_same_latent_and_image(nets, ragged):
     theta = torch.full((2, nets.config.theta), 0.3)
-    module = LatentModule(nets.config.latent, 3, nets.config.theta)
+    module = LatentModule(nets.config.latent, 3)
 
     def computed(images, mask):
         latent = nets.anatomy(images, mask)[0]
-        return latent, nets.decode(latent, mask, theta), module(latent, mask, theta)
+        return latent, nets.decode(latent, mask, theta), module(latent, mask)
 
     whole = computed(*ragged)
     crop = computed(*(t[:, :, 16:48, 32:80] for t in ragged))

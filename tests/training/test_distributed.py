@@ -18,7 +18,7 @@ from harmony_app.training.distributed import Ranks, read_environment
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(Path(__file__).parent))
 
-from joint_gradient import gradients  # noqa: E402
+from joint_gradient import STEPS, gradients  # noqa: E402
 
 
 def free_port():
@@ -54,11 +54,10 @@ def test_two_processes_give_the_gradients_of_the_joint_batch(head, tmp_path):
     finally:
         for process in processes:
             process.kill()
-    for step in (1, 2):
-        # without artifacts and with them; the second with a cycle between sites
-        alone = gradients(head, Ranks(), step)
+    for method, step in STEPS:
+        alone = gradients(head, Ranks(), step, method)
         for rank in range(2):
-            shared = load_file(tmp_path / f'rank{rank}_step{step}.safetensors')
+            shared = load_file(tmp_path / f'rank{rank}_{method}{step}.safetensors')
             assert shared.keys() == alone.keys()
             whole = float(torch.cat([g.flatten() for g in alone.values()]).norm())
             for name, gradient in alone.items():

@@ -14,7 +14,7 @@ from harmony_app.engine.compute import Compute
 from harmony_app.errors import InputError, OptionError
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.methods.imunity import ImUnity
-from harmony_app.nets.imunity import VARIANTS, ImUnityNets, LatentModule
+from harmony_app.nets.imunity import CELL, VARIANTS, ImUnityNets
 from harmony_app.training import imunity_validation, imunity_weights
 from harmony_app.training.alterations import draw_alteration
 from harmony_app.training.base import LoopSettings
@@ -38,8 +38,10 @@ from harmony_app.training.imunity_losses import (
 )
 from harmony_app.training.imunity_recipe import ImUnityRecipe, sites_of
 from harmony_app.training.imunity_settings import Settings
+from harmony_app.training.imunity_sites import FEW, SiteModule
 from harmony_app.training.imunity_validation import example_picture, validate
 from harmony_app.training.loop import CHECKPOINT, Loop
+from harmony_app.training.losses import judged_by_fixed
 from harmony_app.training.parts import keep_all_but
 from harmony_app.training.session_slices import SessionSlices
 from harmony_app.training.sessions import CachedScan, Session
@@ -149,7 +151,8 @@ def test_gamma_lies_in_its_range():
 
 def test_every_loss_reaches_the_networks_that_it_is_for_and_no_other(head):
     training = trained(head, features=[AGE])
-    batch = replace(draw(source(head, replace(SMALL, sited=1.0)), 4), biology=torch.randn(4, 1))
+    named = draw(source(head, replace(SMALL, sited=1.0, t1w=1.0)), FEW + 4)
+    batch = replace(named, biology=torch.randn(FEW + 4, 1))
     terms = training.compute_terms(batch)
     generator = {'anatomy', 'theta', 'decoder'}
     reached = {
@@ -171,7 +174,7 @@ def test_every_loss_reaches_the_networks_that_it_is_for_and_no_other(head):
 
 def test_the_module_of_sites_can_read_theta_too(head):
     training = trained(head, replace(SMALL, unlearned='latent'))
-    batch = draw(source(head, replace(SMALL, sited=1.0)), 3)
+    batch = draw(source(head, replace(SMALL, sited=1.0, t1w=1.0)), FEW)
     assert moved_by(training, training.compute_terms(batch)['confusion']) == {'anatomy', 'theta'}
     with pytest.raises(OptionError, match='choose one of anatomy, latent'):
         replace(SMALL, unlearned='all')
@@ -217,29 +220,104 @@ def test_confusion_is_least_where_nothing_is_known():
     assert confusion_loss(torch.tensor([[3.0, 0, 0, 0, 0]]), sites) > even
 
 
+def scanned(sites, contrasts, generator, size=16):
+    """Scans of one slice whose texture tells the site."""
+    count = len(sites)
+    images = (
+        torch.rand(count, 1, size, size, generator=generator) * (1.0 + sites)[:, None, None, None]
+    )
+    pair = Pair.join([Pair.of(dict.fromkeys(Pair.__dataclass_fields__, np.float32(0)))] * count)
+    mask = torch.ones(count, 1, size, size)
+    return replace(pair, source=images, mask=mask, site=sites, contrast=contrasts)
+
+
+def test_the_module_keeps_the_scans_whose_site_is_named_and_forgets_the_oldest():
+    generator = torch.Generator().manual_seed(0)
+    module = SiteModule(2, 3, 16, kept=5)
+    first = scanned(torch.tensor([0, NOBODY, 2]), torch.zeros(3, dtype=torch.int64), generator)
+    assert module.add(first).tolist() == [0, 1]
+    assert module.filled == 2
+    assert module.sites.tolist() == [0, 2, NOBODY, NOBODY, NOBODY]
+    torch.testing.assert_close(module.images[1, 0].float(), first.source[2], atol=1e-3, rtol=1e-3)
+    second = scanned(torch.tensor([1, 1, 1, 1]), torch.ones(4, dtype=torch.int64), generator)
+    fresh = module.add(second)
+    assert fresh.tolist() == [2, 3, 4, 0]
+    assert module.sites.tolist() == [1, 2, 1, 1, 1]
+    chosen = module.choose(fresh, 5, [7])
+    assert sorted(chosen.tolist()) == [0, 1, 2, 3, 4]
+    assert chosen.tolist() == module.choose(fresh, 5, [7]).tolist()
+    assert module.choose(fresh, 1, [7]).tolist() == fresh.tolist()
+
+
+def test_what_the_module_reads_is_standardised_over_the_scans_of_a_contrast():
+    generator = torch.Generator().manual_seed(0)
+    module = SiteModule(2, 3, 16, kept=40)
+    contrasts = torch.tensor([0, 1] * 10 + [2])
+    module.add(scanned(torch.zeros(21, dtype=torch.int64), contrasts, generator))
+    features = module.read.shape[1]
+    level = torch.tensor([0.0, 100.0, 7.0])[contrasts][:, None]
+    module.read[:21] = level + torch.randn(21, features, generator=generator)
+    given = []
+    module.head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    module(module.read[:21], contrasts)
+    for contrast in (0, 1):
+        read = given[0][contrasts == contrast]
+        assert read.mean(0).abs().max() < 1e-3
+        torch.testing.assert_close(read.std(0), torch.ones(features), atol=0.02, rtol=0)
+    assert not given[0][20].any()  # one scan alone has no spread
+
+
+def test_statistics_are_of_the_foreground_and_of_all_slices_of_a_scan():
+    generator = torch.Generator().manual_seed(0)
+    module = SiteModule(3, 2, 16, slices=2)
+    latent = torch.randn(4, 3, 4, 4, generator=generator)
+    mask = torch.zeros(4, 1, 16, 16)
+    mask[..., :8] = 1
+    latent = latent * mask[..., ::CELL, ::CELL]
+    read = module.statistics(latent, mask)
+    assert read.shape == (2, module.read.shape[1])
+    cropped = module.statistics(latent[..., :2], mask[..., :8])
+    torch.testing.assert_close(read, cropped, atol=1e-5, rtol=1e-5)
+    swapped = module.statistics(latent[[1, 0, 3, 2]], mask)
+    torch.testing.assert_close(read, swapped)
+    assert not torch.allclose(read, module.statistics(latent[[0, 2, 1, 3]], mask))
+
+
 def test_unlearning_takes_the_site_out_of_a_latent():
-    """One channel tells the site; what an encoder may scale forgets it, another channel stays."""
+    """The spread of a channel tells the site; what an encoder may scale forgets it."""
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    scale = torch.nn.Parameter(torch.ones(2))
-    module = LatentModule(2, 2, width=8)
-    optimizer = torch.optim.Adam([{'params': module.parameters()}, {'params': [scale], 'lr': 0.02}])
-    mask = torch.ones(16, 1, 16, 16)
-    for step in range(240):
-        sites = torch.randint(2, (16,), generator=generator)
-        latent = torch.randn(16, 2, 4, 4, generator=generator)
-        latent[:, 0] += 3 * (2 * sites - 1)[:, None, None]
-        encoded = latent * scale[:, None, None]
-        fixed = {name: p.detach() for name, p in module.named_parameters()}
-        said = torch.func.functional_call(module, fixed, (encoded, mask))
-        loss = site_loss(module(encoded.detach(), mask), sites)
-        if step >= 80:
-            loss = loss + confusion_loss(said, sites)
+    share = torch.nn.Parameter(torch.tensor(1.0))
+    module = SiteModule(2, 2, 16, kept=64)
+    groups = [{'params': module.parameters(), 'lr': 3e-3}, {'params': [share], 'lr': 0.02}]
+    optimizer = torch.optim.Adam(groups)
+
+    def encode(images):
+        """Two channels; the first is normalised by as much as the share is small."""
+        pixels = torch.nn.functional.avg_pool2d(images, 4) - 0.5
+        level = pixels.square().mean((1, 2, 3), keepdim=True).sqrt()
+        other = torch.flip(pixels, (2,)) / level
+        return torch.cat([pixels / level ** (1 - share), other], dim=1)
+
+    accuracies = []
+    for step in range(300):
+        sites = torch.randint(2, (8,), generator=generator)
+        batch = scanned(sites, torch.zeros(8, dtype=torch.int64), generator)
+        chosen = module.choose(module.add(batch), 16, [step])
+        images, masks = (v[chosen].flatten(0, 1).float() for v in (module.images, module.masks))
+        read = module.statistics(encode(images), masks)
+        module.read[chosen] = read.detach()
+        said = judged_by_fixed(module, read, module.contrasts[chosen])
+        told = module(module.read, module.contrasts)
+        accuracies.append(float((told.argmax(1) == module.sites)[: module.filled].float().mean()))
+        loss = site_loss(told, module.sites)
+        if step >= 60:
+            loss = loss + 3 * confusion_loss(said, module.sites[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert scale[0].abs() < 0.3
-    assert scale[0].abs() < 0.5 * scale[1].abs()
+    assert accuracies[59] > 0.9
+    assert share.abs() < 0.4
 
 
 def test_the_biological_loss_is_equation_3():
@@ -454,16 +532,11 @@ def test_the_module_of_sites_reads_slices_of_a_scan_together(head):
     assert batch.site[:3].unique().numel() == batch.site[3:].unique().numel() == 1
     assert not torch.equal(batch.source[0], batch.source[1])
     training = trained(head, settings)
-    terms = training.compute_terms(batch)
-    assert moved_by(training, terms['sites']) == {'sites'}
-    assert moved_by(training, terms['confusion']) == {'anatomy'}
+    training.compute_terms(batch)
     module = training.helpers['sites']
-    latent = training.network.anatomy(batch.source, batch.mask)[0]
-    together, alone = module(latent, batch.mask, slices=3), module(latent, batch.mask)
-    assert together.shape == (2, len(SITES))
-    assert alone.shape == (6, len(SITES))
-    # one scan three times over says what it says once
-    thrice = [latent[:1].expand(3, -1, -1, -1), batch.mask[:1].expand(3, -1, -1, -1)]
-    torch.testing.assert_close(module(*thrice, slices=3), alone[:1])
+    assert module.filled == 2
+    assert module.images.shape[:2] == (settings.kept, 3)
+    torch.testing.assert_close(module.images[1, 2].float(), batch.source[5], atol=2e-3, rtol=2e-3)
+    assert module.read[:2].any(1).all()
     with pytest.raises(OptionError, match='slices'):
         replace(SMALL, slices=0)
