@@ -11,7 +11,8 @@ to tell the site of a scan, and in the second place whether there is atrophy. It
 - ``image``: intensities of the scans brought to one target.
 
 ImUnity (Cackowski 2023, sections 2.4.2 and 2.4.3) claims that the site is told less well after it and
-what is biological no worse. Rows go to ``OUT/unlearning.tsv`` with a data dictionary.
+what is biological no worse. With ``--dlest MODEL`` the same is asked of the codes and images of
+DLEST. Rows go to ``OUT/unlearning.tsv`` with a data dictionary.
 """
 
 import argparse
@@ -30,7 +31,9 @@ from harmony_app.errors import OptionError
 from harmony_app.evaluation.site_classification import classify_sites
 from harmony_app.imaging.grid import WORKING_AFFINE
 from harmony_app.methods.base import CONTRASTS
+from harmony_app.methods.dlest import Dlest
 from harmony_app.methods.imunity import ImUnity
+from harmony_app.nets.dlest import DlestNets
 from harmony_app.nets.imunity import CELL, ImUnityNets
 from harmony_app.nets.masked import masked_statistics, pool_mask
 from harmony_app.phantom.anatomy import Anatomy
@@ -44,7 +47,7 @@ from harmony_app.training.slices import SliceDraw, SliceSampler, draw_look, silh
 logger = logging.getLogger(__name__)
 
 COLUMNS = {
-    'model': 'Model: on with the module of sites, off without; none for the scans themselves',
+    'model': 'Model: on with the module of sites, off without, dlest; none for the scans themselves',
     'features': 'What the classifier is given: scan, latent or image',
     'site_accuracy': 'Balanced accuracy of the site of a scan',
     'site_chance': 'The same of guessing',
@@ -196,8 +199,23 @@ def told_apart(
     }
 
 
+@torch.inference_mode()
+def dlest_features(nets: DlestNets, key: str, scan: Scanned) -> dict[str, np.ndarray]:
+    """Means and spreads of the code of a scan, and what its image says once it is led to an energy."""
+    code, cells = nets.encode(scan.images, scan.masks)
+    image = nets.translate(scan.images, scan.masks, key)
+    return {
+        'latent': masked_statistics(code, cells).mean(0).numpy(),
+        'image': intensity_features(image, scan.masks),
+    }
+
+
 def measure(
-    models: Mapping[str, ImUnityNets], scans: Sequence[Scanned], folds: int = 5, seed: int = 0
+    models: Mapping[str, ImUnityNets],
+    scans: Sequence[Scanned],
+    folds: int = 5,
+    seed: int = 0,
+    dlest: tuple[DlestNets, str] | None = None,
 ) -> list[dict]:
     """Rows of the table.
 
@@ -209,6 +227,8 @@ def measure(
         Of :func:`scan_people`. All are brought to the site of the first.
     folds, seed : int
         Of the classifiers.
+    dlest : tuple of DlestNets and str, optional
+        Networks of DLEST, and the key of the energy that all scans are led to.
     """
     before = [intensity_features(scan.images, scan.masks) for scan in scans]
     rows = [{'model': 'none', 'features': 'scan'} | told_apart(before, scans, folds, seed)]
@@ -224,7 +244,27 @@ def measure(
             told = told_apart(features, scans, folds, seed)
             rows.append({'model': name, 'features': kind} | told)
             logger.info('%s', rows[-1])
+    if dlest is not None:
+        found = [dlest_features(*dlest, scan) for scan in scans]
+        for kind in ('latent', 'image'):
+            told = told_apart([features[kind] for features in found], scans, folds, seed)
+            rows.append({'model': 'dlest', 'features': kind} | told)
     return rows
+
+
+def first_energy(folder: Path, contrast: str) -> tuple[DlestNets, str]:
+    """Networks of a model of DLEST, and the key of its first energy for a contrast.
+
+    Raises
+    ------
+    OptionError
+        Where it has none.
+    """
+    nets = Dlest.load(folder).nets
+    keys = [key for key in nets.energies if key.startswith(f'{contrast}:')]
+    if not keys:
+        raise OptionError(f'{folder} has no energy for {contrast} (--dlest, --contrast)')
+    return nets, keys[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
@@ -232,12 +272,11 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('out', type=Path, help='folder of the table')
     parser.add_argument('--heads', type=Path, required=True, help='folder of cached heads')
-    parser.add_argument(
-        '--on', type=Path, required=True, help='model trained with the module of sites'
-    )
+    parser.add_argument('--on', type=Path, help='model trained with the module of sites')
     parser.add_argument(
         '--off', type=Path, help='model trained without it; none is told against it else'
     )
+    parser.add_argument('--dlest', type=Path, help='model of dlest, to its first target')
     parser.add_argument(
         '--names', nargs='+', default=list(TEST), help='heads that no model has seen'
     )
@@ -251,9 +290,12 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     if options.people < 20:
         parser.error('--people: 20 at least, for five folds with people of both groups in each')
+    if not (options.on or options.off or options.dlest):
+        parser.error('a model is needed: --on, --off or --dlest')
     try:
-        folders = {'on': options.on} | ({'off': options.off} if options.off else {})
-        models = {name: ImUnity.load(folder).nets for name, folder in folders.items()}
+        folders = {name: getattr(options, name) for name in ('on', 'off')}
+        models = {name: ImUnity.load(folder).nets for name, folder in folders.items() if folder}
+        dlest = first_energy(options.dlest, options.contrast) if options.dlest else None
         heads = load_heads(options.heads, options.names)
         scans = list(
             scan_people(
@@ -265,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
                 seed=options.seed,
             )
         )
-        rows = measure(models, scans, seed=options.seed)
+        rows = measure(models, scans, seed=options.seed, dlest=dlest)
     except ValueError as error:
         raise OptionError(f'the heads do not serve: {error}') from error
     table = write_rows(options.out / 'unlearning.tsv', COLUMNS, rows)

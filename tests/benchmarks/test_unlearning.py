@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from benchmarks import unlearning
+from harmony_app.errors import OptionError
 from harmony_app.evaluation.site_classification import CLASSIFIERS, LINEAR_GRID
+from harmony_app.methods.dlest import Dlest
 from harmony_app.methods.imunity import ImUnity
+from harmony_app.nets.dlest import DlestConfig, DlestNets
 from harmony_app.nets.imunity import ImUnityConfig, ImUnityNets
 from harmony_app.phantom.tissues import BRAIN_TISSUES, TISSUES
 from harmony_app.training.heads import Head
@@ -94,6 +97,28 @@ def test_the_table_has_the_scans_and_both_models(head, tmp_path, monkeypatch):
     assert (table.people == 20).all()
     with pytest.raises(SystemExit):
         unlearning.main([str(tmp_path), '--heads', 'x', '--people', '4', *models])
+    with pytest.raises(SystemExit):
+        unlearning.main([str(tmp_path), '--heads', 'x', '--people', '20'])
+
+
+def test_dlest_is_asked_the_same(scans, tmp_path):
+    torch.manual_seed(0)
+    nets = DlestNets(DlestConfig('tiny', channels=4, widths=(8,), blocks=1), ('T1w:here',))
+    Dlest(nets, None, {}).save(tmp_path)
+    found = unlearning.first_energy(tmp_path, 'T1w')
+    assert found[1] == 'T1w:here'
+    rows = unlearning.measure({}, scans, 4, 0, found)
+    assert [(row['model'], row['features']) for row in rows] == [
+        ('none', 'scan'), ('dlest', 'latent'), ('dlest', 'image'),
+    ]  # fmt: skip
+    image = nets.translate(scans[0].images, scans[0].masks, 'T1w:here').detach()
+    np.testing.assert_allclose(
+        unlearning.dlest_features(nets, 'T1w:here', scans[0])['image'],
+        unlearning.intensity_features(image, scans[0].masks),
+        atol=1e-5,
+    )
+    with pytest.raises(OptionError, match='no energy for FLAIR'):
+        unlearning.first_energy(tmp_path, 'FLAIR')
 
 
 def test_features_of_a_latent_do_not_see_the_air(scans):
