@@ -1,4 +1,4 @@
-"""The module of sites of ImUnity (Cackowski 2023, section 2.2.3), and the scans that it learns from.
+"""The module of sites of ImUnity (Cackowski 2023, section 2.2.2), and the scans that it learns from.
 
 A site is told from what many scans have in common, and a step draws a few. So the module keeps
 scans of past steps: some of them are encoded anew in every step, all of them standardise what the
@@ -26,8 +26,8 @@ class SiteModule(nn.Module):
     It reads means and spreads over the foreground of the channels of the latent, spreads of
     mixtures of them (channels of a cell hold its pixels, so a mixture tells noise and
     sharpness), and spreads of the differences of neighbouring cells; each standardised over
-    the scans of its contrast that are kept. The paper says of its module only that it is
-    dense and is connected to the latent.
+    the scans of its contrast that are kept. The paper says of its module only that it is a
+    classifier connected to what the encoders give; what it reads, and the store, are ours.
 
     Parameters
     ----------
