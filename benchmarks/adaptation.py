@@ -53,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument('--study', type=Path, required=True, help='OUT of benchmarks.travelling')
     parser.add_argument('--session', required=True, help='session of the site')
     parser.add_argument('--model', type=Path, required=True, help='model that was adapted to it')
+    parser.add_argument(
+        '--other-people',
+        action='store_true',
+        help='the model was adapted to other people, though they bear the same labels (phantoms '
+        'number theirs from 01)',
+    )
     parser.add_argument('--contrasts', nargs='+', choices=CONTRASTS, default=list(CONTRASTS))
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
@@ -66,21 +72,19 @@ def measure(options: argparse.Namespace) -> list[dict]:
 
     Raises
     ------
+    InputError
+        Where there is no study, or other code has preprocessed it.
     OptionError
-        Where the study, the site or a person that the model has not seen is absent.
+        Where the site or a person that the model has not seen is absent.
     """
-    bids, cache = (options.study / name for name in ('bids', 'cache'))
-    if not bids.is_dir() or not cache.is_dir():
-        raise OptionError(f'{options.study} holds no study: run benchmarks.travelling first')
     metadata = read_metadata(options.model)
-    data = Preprocessed(bids, cache)
+    data = Preprocessed.of_study(options.study)
+    bids = options.study / 'bids'
     sessions = sorted({source.session for source in data.inputs})
     if options.session not in sessions:
         raise OptionError(f'--session {options.session}: there are {", ".join(sessions)}')
-    seen = learned_from(metadata)
-    people = sorted({source.subject for source in data.inputs} - seen)
-    if not people:
-        raise OptionError(f'{options.model} has learned from all people of {options.study}')
+    people = sorted({source.subject for source in data.inputs})
+    people = unseen(people, metadata, options.other_people)
     name = metadata['method']
     decoder = f'{name}-decoder'
     method = decoder if decoder in DECODERS else name
@@ -120,6 +124,33 @@ def learned_from(metadata: dict) -> set[str]:
     if not steps:
         raise OptionError('--model was not made by group --task adapt')
     return {p for step in steps for p in (*step['subjects'], *step['validation_subjects'])}
+
+
+def unseen(people: Sequence[str], metadata: dict, others: bool) -> list[str]:
+    """Those of the people by whom an adapted model can be judged.
+
+    Parameters
+    ----------
+    people : sequence of str
+        Labels of all people of the study.
+    metadata : dict
+        Of the model.
+    others : bool
+        The model was adapted to other people, though labels may be the same.
+
+    Raises
+    ------
+    OptionError
+        Where none is left, or the model was not adapted.
+    """
+    seen = learned_from(metadata)
+    left = [person for person in people if others or person not in seen]
+    if not left:
+        raise OptionError(
+            '--model has learned from people with the labels of all those of --study: if they are '
+            'others all the same, give --other-people'
+        )
+    return left
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:

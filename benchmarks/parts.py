@@ -10,7 +10,7 @@ import logging
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -58,7 +58,11 @@ def code_checksum() -> str:
     package, here = Path(harmony_app.__file__).parent, Path(__file__).parent
     names = ('truth', 'scoring', 'compared', 'networks', 'measures', 'sessions', 'costs')
     paths = [path for room in ROOMS for path in sorted((package / room).rglob('*.py'))]
-    paths += [here / f'{name}.py' for name in names]
+    return files_checksum([*paths, *(here / f'{name}.py' for name in names)])
+
+
+def files_checksum(paths: Iterable[Path]) -> str:
+    """Checksum of what files hold, in their order."""
     found = hashlib.sha256()
     for path in paths:
         found.update(path.read_bytes())

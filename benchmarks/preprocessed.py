@@ -1,14 +1,20 @@
 """Preprocess a BIDS dataset by the steps of the participant level, once, for all methods."""
 
+import json
 import logging
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
+import harmony_app
+from benchmarks.parts import files_checksum
+from harmony_app.bids.atomic import write_json
 from harmony_app.bids.discovery import ScanInput, discover
 from harmony_app.bids.filters import Selection
+from harmony_app.errors import InputError
 from harmony_app.imaging.profile import TissueProfile
 from harmony_app.methods.base import Scan
 from harmony_app.workflows.harmonizing import load_scans
@@ -19,6 +25,12 @@ from harmony_app.workflows.targets import evenly_spread
 
 logger = logging.getLogger(__name__)
 
+STAMP = 'stamp.json'
+"""What code made the records of a cache."""
+
+STEPS = ('prepared', 'aligned', 'finished')
+"""Ends of the names of the records."""
+
 
 class Preprocessed:
     """A dataset with its preprocessed scans on disk.
@@ -28,7 +40,8 @@ class Preprocessed:
     bids : Path
         Dataset.
     cache : Path
-        Folder of the records; sessions that are there already are not done again.
+        Folder of the records; sessions that are there already are not done again, unless other
+        code of the preprocessing has made them: then all are removed and made anew.
     selection : Selection
         What to take of the dataset.
     workers : int
@@ -39,7 +52,7 @@ class Preprocessed:
         self, bids: Path, cache: Path, selection: Selection | None = None, workers: int = 1
     ):
         self.cache = Path(cache)
-        self.cache.mkdir(parents=True, exist_ok=True)
+        _open_cache(self.cache)
         # a plain dict: a pool of processes takes this object along
         self._averages: dict[tuple[str | None, str], TissueProfile | None] = {}
         self.sessions = discover(Path(bids), selection or Selection()).sessions
@@ -50,6 +63,25 @@ class Preprocessed:
         else:
             for inputs in left:
                 self._prepare(inputs)
+
+    @classmethod
+    def of_study(cls, study: Path) -> 'Preprocessed':
+        """Take up what ``benchmarks.travelling`` has prepared in a folder.
+
+        Raises
+        ------
+        InputError
+            Where there is nothing, or other code of the preprocessing has made it.
+        """
+        bids, records = (study / name for name in ('bids', 'cache'))
+        if not bids.is_dir() or not records.is_dir():
+            raise InputError(f'--study {study} holds no study: run benchmarks.travelling first')
+        if not _is_of_this_code(records):
+            raise InputError(
+                f'--study {study} was preprocessed by other code: run benchmarks.travelling there '
+                'again, which preprocesses it anew'
+            )
+        return cls(bids, records)
 
     @property
     def inputs(self) -> list[ScanInput]:
@@ -113,6 +145,36 @@ class Preprocessed:
             finish_scan(after, before, aligned)
             failure = Record(after).failure
             logger.info('%s: %s', after.stem, failure['message'] if failure else 'done')
+
+
+def _open_cache(folder: Path) -> None:
+    """Make the folder of the records, without those of other code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if _is_of_this_code(folder):
+        return
+    old = [path for step in STEPS for path in folder.glob(f'*_{step}.npz')]
+    if old:
+        logger.info('%s: the preprocessing has changed since: all is preprocessed anew', folder)
+    for path in old:
+        path.unlink()
+    write_json(folder / STAMP, {'code': _code()})
+
+
+def _is_of_this_code(folder: Path) -> bool:
+    stamp = folder / STAMP
+    return stamp.exists() and json.loads(stamp.read_text(encoding='utf-8')) == {'code': _code()}
+
+
+@cache
+def _code() -> str:
+    """Checksum of the code that makes the records."""
+    package = Path(harmony_app.__file__).parent
+    paths = [
+        path for room in ('imaging', 'engine') for path in sorted((package / room).glob('*.py'))
+    ]
+    return files_checksum(
+        [*paths, *(package / 'workflows' / f'{n}.py' for n in ('steps', 'records'))]
+    )
 
 
 def ordered_pairs(scans: list) -> Iterator[tuple]:

@@ -34,7 +34,6 @@ from benchmarks.preprocessed import Preprocessed
 from benchmarks.sessions import slice_volume
 from benchmarks.tables import to_markdown
 from harmony_app.bids.atomic import write_text
-from harmony_app.errors import OptionError
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.reports.figure import mosaic
 from harmony_app.training.script import run_script
@@ -111,9 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def measure(options: argparse.Namespace) -> str:
     """Run all trials; the text of the report."""
+    data = Preprocessed.of_study(options.study)
     bids, cache = (options.study / name for name in ('bids', 'cache'))
-    if not bids.is_dir() or not cache.is_dir():
-        raise OptionError(f'{options.study} holds no study: run benchmarks.travelling first')
     models = find_models(options.model)
     setup = trials.Setup(
         bids=bids.resolve(),
@@ -130,7 +128,6 @@ def measure(options: argparse.Namespace) -> str:
         setup = replace(
             setup, imputed=('T2w', 'FLAIR'), severities=(0.3, 0.65, 1.0), decoded=('T1w',)
         )
-    data = Preprocessed(setup.bids, setup.cache)
     chosen = choose(data.inputs, 1 if options.quick else options.sessions)
     stamp = {k: v for k, v in vars(setup).items() if k not in ('bids', 'cache', 'parts', 'models')}
     stamp |= {'weights': weights_of(models), 'code': code_checksum(), 'study': str(setup.bids)}

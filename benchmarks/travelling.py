@@ -35,6 +35,7 @@ from benchmarks.sessions import Setup, arrays_path, measure_session, train
 from benchmarks.study import Study
 from harmony_app.bids.atomic import write_text
 from harmony_app.bids.filters import Selection
+from harmony_app.bids.locks import only_one
 from harmony_app.errors import OptionError
 from harmony_app.evaluation.segmentation_network import STEPS
 from harmony_app.methods.base import CONTRASTS
@@ -57,16 +58,28 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def compare(options: argparse.Namespace) -> str:
-    """Run the study; the text of the report."""
-    study = _study(options)
-    out: Path = options.out
+    """Run the study; the text of the report.
+
+    Raises
+    ------
+    BusyError
+        Where another process works in the same folder.
+    OptionError
+        Where a method, contrast or site is not known.
+    """
     unknown = sorted(set(options.methods) - set(METHODS))
     if unknown:
         raise OptionError(f'unknown method {", ".join(unknown)}: choose of {", ".join(METHODS)}')
     if strange := sorted(set(options.segment) - set(CONTRASTS)):
         raise OptionError(f'--segment {", ".join(strange)}: choose of {", ".join(CONTRASTS)}')
-    models = find_models(options.model)
-    out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    busy = f'another benchmark works in {options.out}: wait for its end, or name another folder'
+    with only_one(options.out / 'running.lock', busy):
+        return _compare(options)
+
+
+def _compare(options: argparse.Namespace) -> str:
+    study, out, models = _study(options), options.out, find_models(options.model)
     bids = options.bids or study.make(out)
     data = Preprocessed(
         bids, out / 'cache', Selection(modalities=list(study.contrasts)), workers=options.workers

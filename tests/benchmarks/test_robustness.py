@@ -11,7 +11,7 @@ import pytest
 from benchmarks import robustness, trials
 from benchmarks.columns import write_rows
 from benchmarks.compared import DECODER
-from harmony_app.errors import OptionError
+from harmony_app.errors import InputError
 from harmony_app.imaging.profile import TissueProfile
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.base import CONTRASTS, Harmonized, Scan, Style
@@ -243,5 +243,5 @@ def test_the_report_answers_every_question(setup, tmp_path):
     for name in tables:
         assert f'## {name.capitalize()}' in text
     assert text.count('a note') == 1
-    with pytest.raises(OptionError, match='holds no study'):
+    with pytest.raises(InputError, match='holds no study'):
         robustness.measure(argparse.Namespace(study=tmp_path / 'x', model=[], quick=True))

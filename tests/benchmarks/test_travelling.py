@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import travelling
 from benchmarks.compared import METHODS, ready_methods
+from harmony_app.bids.locks import BusyError, only_one
 from harmony_app.errors import OptionError
 
 COST = {'row': {'contrast': 'T1w', 'method': 'none', 'parameters': 0, 'wall_s': 0.5}}
@@ -75,3 +76,12 @@ def test_all_methods_are_compared_by_default():
     assert tuple(options.methods) == ready_methods()
     assert set(ready_methods()) <= set(METHODS)
     assert {'none', 'haca3-decoder', 'ravel'} <= set(ready_methods())
+
+
+def test_two_runs_do_not_work_in_one_folder(tmp_path):
+    options = travelling._parser().parse_args([str(tmp_path / 'out')])
+    options.out.mkdir()
+    told = pytest.raises(BusyError, match='another benchmark works in')
+    with only_one(options.out / 'running.lock'), told:
+        travelling.compare(options)
+    assert not (options.out / 'bids').exists()
