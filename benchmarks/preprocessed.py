@@ -26,7 +26,7 @@ from harmony_app.workflows.targets import evenly_spread
 logger = logging.getLogger(__name__)
 
 STAMP = 'stamp.json'
-"""What code made the records of a cache."""
+"""What made the records of a cache."""
 
 STEPS = ('prepared', 'aligned', 'finished')
 """Ends of the names of the records."""
@@ -46,13 +46,21 @@ class Preprocessed:
         What to take of the dataset.
     workers : int
         Sessions at a time; the records do not depend on it.
+    super_resolution : str
+        As of :func:`~harmony_app.workflows.steps.prepare_scan`. ``off`` for the phantom: its truth
+        of thick slices is brought to the working grid by splines, and so its scans are.
     """
 
     def __init__(
-        self, bids: Path, cache: Path, selection: Selection | None = None, workers: int = 1
+        self,
+        bids: Path,
+        cache: Path,
+        selection: Selection | None = None,
+        workers: int = 1,
+        super_resolution: str = 'off',
     ):
-        self.cache = Path(cache)
-        _open_cache(self.cache)
+        self.cache, self.super_resolution = Path(cache), super_resolution
+        _open_cache(self.cache, super_resolution)
         # a plain dict: a pool of processes takes this object along
         self._averages: dict[tuple[str | None, str], TissueProfile | None] = {}
         self.sessions = discover(Path(bids), selection or Selection()).sessions
@@ -76,7 +84,7 @@ class Preprocessed:
         bids, records = (study / name for name in ('bids', 'cache'))
         if not bids.is_dir() or not records.is_dir():
             raise InputError(f'--study {study} holds no study: run benchmarks.travelling first')
-        if not _is_of_this_code(records):
+        if not _is_current(records, 'off'):
             raise InputError(
                 f'--study {study} was preprocessed by other code: run benchmarks.travelling there '
                 'again, which preprocesses it anew'
@@ -138,7 +146,15 @@ class Preprocessed:
         prepared = [self._record(scan, 'prepared') for scan in inputs]
         for scan, path in zip(inputs, prepared, strict=True):
             if not path.exists():
-                prepare_scan(path, scan.path, scan.name, scan.contrast, scan.volume, scan.site)
+                prepare_scan(
+                    path,
+                    scan.path,
+                    scan.name,
+                    scan.contrast,
+                    scan.volume,
+                    scan.site,
+                    super_resolution=self.super_resolution,
+                )
         aligned = self._session(inputs)
         align_session(aligned, prepared)
         for before, after in zip(prepared, finished, strict=True):
@@ -147,22 +163,28 @@ class Preprocessed:
             logger.info('%s: %s', after.stem, failure['message'] if failure else 'done')
 
 
-def _open_cache(folder: Path) -> None:
-    """Make the folder of the records, without those of other code."""
+def _open_cache(folder: Path, super_resolution: str) -> None:
+    """Make the folder of the records, without those that were made otherwise."""
     folder.mkdir(parents=True, exist_ok=True)
-    if _is_of_this_code(folder):
+    if _is_current(folder, super_resolution):
         return
     old = [path for step in STEPS for path in folder.glob(f'*_{step}.npz')]
     if old:
         logger.info('%s: the preprocessing has changed since: all is preprocessed anew', folder)
     for path in old:
         path.unlink()
-    write_json(folder / STAMP, {'code': _code()})
+    write_json(folder / STAMP, _stamp(super_resolution))
 
 
-def _is_of_this_code(folder: Path) -> bool:
-    stamp = folder / STAMP
-    return stamp.exists() and json.loads(stamp.read_text(encoding='utf-8')) == {'code': _code()}
+def _is_current(folder: Path, super_resolution: str) -> bool:
+    path = folder / STAMP
+    if not path.exists():
+        return False
+    return json.loads(path.read_text(encoding='utf-8')) == _stamp(super_resolution)
+
+
+def _stamp(super_resolution: str) -> dict[str, str]:
+    return {'code': _code(), 'super_resolution': super_resolution}
 
 
 @cache

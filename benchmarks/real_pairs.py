@@ -20,7 +20,6 @@ import pandas as pd
 
 from benchmarks.preprocessed import Preprocessed, ordered_pairs
 from benchmarks.tables import to_markdown
-from harmony_app.bids.filters import Selection
 from harmony_app.evaluation.metrics import histogram_distance, ssim
 from harmony_app.imaging.edges import edge_agreement
 from harmony_app.imaging.intensity import white_matter_peak
@@ -129,7 +128,7 @@ def main() -> None:
     parser.add_argument('--contrasts', nargs='+', default=CONTRASTS)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    data = Preprocessed(options.bids, options.out / 'cache', Selection())
+    data = Preprocessed(options.bids, options.out / 'cache', super_resolution='auto')
     method = get_method(options.method, options.model)
     rows = []
     for contrast in options.contrasts:

@@ -47,6 +47,18 @@ def test_what_other_code_has_preprocessed_is_made_anew(tmp_path, bids, stamp):
     assert len(Preprocessed.of_study(tmp_path).sessions) == 2
 
 
+def test_slices_that_are_divided_are_no_others(tmp_path, bids):
+    """A change of ``super_resolution`` is one of what made the records."""
+    cache = tmp_path / 'cache'
+    Preprocessed(bids, cache)
+    record = cache / 'sub-01_T1w_prepared.npz'
+    made = record.stat().st_mtime_ns
+    Preprocessed(bids, cache, super_resolution='auto')
+    assert record.stat().st_mtime_ns > made
+    with pytest.raises(InputError, match='preprocessed by other code'):
+        Preprocessed.of_study(tmp_path)
+
+
 def test_a_study_that_is_not_there_is_told(tmp_path):
     with pytest.raises(InputError, match='run benchmarks.travelling first'):
         Preprocessed.of_study(tmp_path)
