@@ -25,6 +25,10 @@ BRIGHTER, DARKER = 1.25, 0.65
 """Beyond these multiples of the brighter and of the darker tissue nothing is brain, where no fluid
 is on that side."""
 
+GREY = 0.6
+"""Share of grey matter in what is taken in; the rest is fluid. It lies at the surface and a voxel
+holds both: taken for certain, it would tell the level of grey matter and what brain looks like."""
+
 FEWEST = 1000
 """Fewest voxels that a level is read from."""
 
@@ -48,8 +52,8 @@ def take_in_rim(
     brain : ndarray, same shape, bool
         Holds the given mask; wider by :data:`REACH` at most, holes filled.
     tissues : ndarray, uint8
-        The maps; what was taken in is grey matter, and fluid where it does not look like brain
-        (a hole that was filled). As given where the scan does not show its tissues.
+        The maps; what was taken in is :data:`GREY` grey matter, and all fluid where it does not
+        look like brain (a hole that was filled). As given where the scan does not show its tissues.
     """
     if not brain.any():
         return brain, tissues
@@ -71,8 +75,9 @@ def take_in_rim(
     brain[box] = wider
     maps = tissues[(slice(None), *box)]
     maps[:, new] = 0
-    maps[TISSUES.index('GM'), new & like] = 255
-    maps[TISSUES.index('CSF'), new & ~like] = 255
+    grey = round(255 * GREY)
+    maps[TISSUES.index('GM'), new & like] = grey
+    maps[TISSUES.index('CSF'), new] = np.where(like[new], 255 - grey, 255)
     return brain, tissues
 
 

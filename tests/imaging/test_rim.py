@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from harmony_app.imaging.rim import REACH, brain_span, take_in_rim
+from harmony_app.imaging import fluid, profile
+from harmony_app.imaging.rim import GREY, REACH, brain_span, take_in_rim
 
 LEVELS = {
     'T1w': {'GM': 70, 'WM': 100, 'CSF': 20, 'scalp': 160},
@@ -50,7 +51,10 @@ def test_cut_cortex_is_taken_in(contrast):
     assert (brain & mask).sum() == mask.sum()
     new = brain & ~mask
     assert (maps[:, new].sum(0) == 255).all()
-    assert (maps[0, rim & brain] == 255).mean() > 0.9
+    assert (maps[0, rim & brain] == round(255 * GREY)).mean() > 0.9
+    # it is grey matter where one tissue is asked for, and tells no level
+    assert maps[0, rim & brain].max() < 255 * min(profile.CERTAIN, fluid.CERTAIN / 255)
+    assert (np.argmax(maps[:, rim & brain], axis=0) == 0).mean() > 0.9
     np.testing.assert_array_equal(maps[:, mask], tissues[:, mask])
 
 
