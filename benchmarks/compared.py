@@ -109,7 +109,7 @@ def reached(method: Method, style: Style, scans: Sequence[Scan], subject: str) -
     """
     if method.reaches(style.name, style.contrast):
         return style
-    if not any(key.startswith(f'{style.contrast}:') for key in method.nets.energies):
+    if method.nets.beginning(style.contrast) is None:
         method.check_target(style)
     style = replace(style, name=f'{style.name} without sub-{subject}')
     if not method.reaches(style.name, style.contrast):

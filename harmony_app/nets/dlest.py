@@ -26,6 +26,9 @@ from harmony_app.nets.masked import masked_mean
 LATENTS = ('spatial', 'global')
 """What a code is: a map, or one vector."""
 
+SHARED = 'shared'
+"""Key of the energy of no site, for all contrasts, that those of new sites begin as."""
+
 
 @dataclass(frozen=True)
 class DlestConfig:
@@ -52,6 +55,8 @@ class DlestConfig:
         Of an energy network.
     pooled : bool
         Whether an energy sees the statistics of the slice.
+    told : bool
+        Whether it sees those of the site's slices too.
     chain : ChainConfig
         The Langevin dynamics.
     """
@@ -68,6 +73,7 @@ class DlestConfig:
     energy_width: int = 48
     energy_kernel: int = 3
     pooled: bool = True
+    told: bool = False
     chain: ChainConfig = field(default_factory=ChainConfig)
 
     def __post_init__(self):
@@ -92,7 +98,7 @@ class DlestConfig:
 
 VARIANTS = {
     # 24 numbers for the 16 pixels of a cell, so that a code loses no detail
-    'compact': DlestConfig('compact'),
+    'compact': DlestConfig('compact', told=True),
     # seven blocks of 64 to 256 filters, 512 numbers for 256 x 256 pixels, wide fully connected
     # networks (sections 3.2.2 to 3.2.5)
     'paper': DlestConfig(
@@ -149,12 +155,22 @@ class DlestNets(ContrastNets):
         """A new energy: by chance, or beginning as another of the model."""
         config = self.config
         energy = EnergyNet(
-            config.channels, config.energy_width, config.energy_kernel, config.pooled
+            config.channels,
+            config.energy_width,
+            config.energy_kernel,
+            config.pooled,
+            config.told,
         )
         if like is not None:
             energy.load_state_dict(self.energies[like].state_dict())
         self.energies[key] = energy.to(next(self.parameters()).device)
         return self.energies[key]
+
+    def beginning(self, contrast: str) -> str | None:
+        """Key of the energy that one of a new site and this contrast begins as, if there is any."""
+        if SHARED in self.energies:
+            return SHARED
+        return next((key for key in self.energies if key.startswith(f'{contrast}:')), None)
 
     def encode(self, images: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Codes of slices (B, 1, H, W) and the mask of their cells."""

@@ -1,5 +1,6 @@
 """Energies of latent codes, and the Langevin chains that lower them (Wu 2024, section 3.2.3)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -61,33 +62,68 @@ class EnergyNet(nn.Module):
         Edge in cells of what the first layer sees.
     pooled : bool
         Whether it sees the statistics of the slice.
+    told : bool
+        Whether it sees beside them ``site``, the same statistics of slices of the site. Then one
+        set of weights can serve all sites, and what a new one needs is to be looked at.
     """
 
-    def __init__(self, channels: int, width: int, kernel: int = 3, pooled: bool = True):
+    def __init__(
+        self, channels: int, width: int, kernel: int = 3, pooled: bool = True, told: bool = False
+    ):
         super().__init__()
         self.first = nn.Conv2d(channels, width, kernel, padding=kernel // 2)
         self.second = nn.Conv2d(width, width, 1)
         self.head = nn.Conv2d(width, 1, 1)
-        self.style = None
-        if pooled:
+        self.style, self.site = None, None
+        if pooled and told:
+            self.site = nn.Parameter(torch.zeros(2 * width))
+            self.style = nn.Sequential(
+                nn.Linear(4 * width, 2 * width),
+                nn.SiLU(),
+                nn.Linear(2 * width, 2 * width),
+                nn.SiLU(),
+                nn.Linear(2 * width, 2 * width),
+            )
+        elif pooled:
             self.style = nn.Sequential(
                 nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 2 * width)
             )
+        if pooled:
             nn.init.zeros_(self.style[-1].bias)
-            self.style[-1].weight.data.mul_(0.1)
+            self.style[-1].weight.data.mul_(0.3 if told else 0.1)
 
-    def forward(self, code: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-        """Energy (B,) of codes (B, channels, h, w), zero outside their masks (B, 1, h, w)."""
-        features = functional.silu(self.first(code)) * cells
+    def statistics(self, code: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        """Mean and spread of the features of whole slices, shape (B, 2 width)."""
+        return masked_statistics(self._features(code, cells), cells)
+
+    def forward(
+        self, code: torch.Tensor, cells: torch.Tensor, site: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Energy (B,) of codes (B, channels, h, w), zero outside their masks (B, 1, h, w).
+
+        Parameters
+        ----------
+        code, cells : Tensor
+        site : Tensor, shape (B, 2 width), optional
+            Another site for each slice than that of the network, where it is told of one.
+        """
+        features = self._features(code, cells)
         hidden = self.second(features)
         if self.style is not None:
-            scale, shift = self.style(masked_statistics(features, cells)).chunk(2, dim=1)
+            seen = masked_statistics(features, cells)
+            if self.site is not None:
+                site = self.site.expand(len(code), -1) if site is None else site
+                seen = torch.cat([seen, site], dim=1)
+            scale, shift = self.style(seen).chunk(2, dim=1)
             hidden = hidden * (1 + scale[..., None, None]) + shift[..., None, None]
         return (self.head(functional.silu(hidden)) * cells).sum((1, 2, 3))
 
+    def _features(self, code: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        return functional.silu(self.first(code)) * cells
+
 
 def langevin(
-    energy: nn.Module,
+    energy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     code: torch.Tensor,
     cells: torch.Tensor,
     chain: ChainConfig,
@@ -100,7 +136,7 @@ def langevin(
 
     Parameters
     ----------
-    energy : Module
+    energy : callable
         ``energy(code, cells)`` gives (B,).
     code : Tensor, shape (B, channels, h, w)
         Where the chain begins: codes of source slices.

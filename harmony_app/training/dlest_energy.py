@@ -63,7 +63,8 @@ class EnergyTraining(Training):
             torch.manual_seed(seed)
             for key in self.keys:
                 if key not in network.energies:
-                    network.add_energy(key, like=_nearest(network, key))
+                    network.add_energy(key, like=network.beginning(key.split(':', 1)[0]))
+        tell_sites(network, self.keys, source, settings.slices)
         for key in list(network.energies):
             if key not in self.keys:
                 del network.energies[key]
@@ -138,6 +139,34 @@ def validate_translation(
 
 def _per_cell(nets: DlestNets, key: str, code, cells) -> torch.Tensor:
     return nets.energies[key](code, cells) / cells.sum((1, 2, 3)).clamp_min(1)
+
+
+def tell_sites(nets: DlestNets, keys: Sequence[str], source: object, count: int) -> None:
+    """Set what energies see of their sites to the statistics of crops of theirs.
+
+    Parameters
+    ----------
+    nets : DlestNets
+        Its energies of these keys are told; nothing where they see nothing of their sites.
+    keys : sequence of str
+        In the order of ``kind`` of the draws.
+    source : object
+        As for :class:`EnergyTraining`.
+    count : int
+        Crops that are drawn for each.
+    """
+    if not nets.config.told:
+        return
+    device = next(nets.parameters()).device
+    batch = Translations.join(
+        [source.draw(np.random.default_rng([7000, i])) for i in range(count * len(keys))]
+    ).to(device)
+    for kind in batch.kind.unique().tolist():
+        chosen = batch.take(batch.kind == kind)
+        energy = nets.energies[keys[kind]]
+        with torch.no_grad():
+            code, cells = nets.encode(chosen.target, chosen.target_mask)
+            energy.site.copy_(energy.statistics(code, cells).mean(0))
 
 
 def fit_energies(
@@ -227,9 +256,3 @@ def fit_energy_to_scans(
     apart = Planes(shown_scans(others), settings.slices) if others else None
     fit_energies(nets, [key], SiteSlices([planes], [apart], settings), settings, loop, None, device)
     return key
-
-
-def _nearest(nets: DlestNets, key: str) -> str | None:
-    """First energy of the same contrast: fitted to a new site, it begins where that one ended."""
-    contrast = key.split(':', 1)[0]
-    return next((known for known in nets.energies if known.startswith(f'{contrast}:')), None)

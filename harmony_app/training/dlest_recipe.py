@@ -1,5 +1,6 @@
 """How the group level trains DLEST and fits it to a new site."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,15 @@ from harmony_app.training.base import LoopSettings, Training
 from harmony_app.training.dlest import DlestTraining
 from harmony_app.training.dlest_draws import RealSlices
 from harmony_app.training.dlest_energy import EnergyTraining, fit_energies
-from harmony_app.training.dlest_settings import ENERGY_LOOP, LOOP, EnergySettings, Settings
+from harmony_app.training.dlest_settings import (
+    ENERGY_LOOP,
+    LOOP,
+    SHARED_LOOP,
+    EnergySettings,
+    Settings,
+    SharedSettings,
+)
+from harmony_app.training.dlest_shared import fit_shared_energy
 from harmony_app.training.dlest_sites import PhantomSites, Planes, SiteSlices, shown_sessions
 from harmony_app.training.heads import Head
 from harmony_app.training.material import Material
@@ -25,6 +34,9 @@ NOBODY = 'group'
 
 SHARE = 0.4
 """Of the budget of the autoencoder that the energies get beside it."""
+
+UNSITED = 0.7
+"""Of the budget of the energies of protocols that the one gets that they begin as."""
 
 
 class DlestRecipe(SliceRecipe):
@@ -135,8 +147,9 @@ def standard_energies(
 ) -> list[dict]:
     """Fit an energy to each standard T1w protocol of the phantom, the contrast of the paper.
 
-    The first, which is the default target, gets half of the budget; the others begin where it
-    ended.
+    Most of the budget is for the energy of no site, which they begin as. Where energies see nothing
+    of their sites there is none: then the first, which is the default target, gets half of the
+    budget, and the others begin where it ended.
 
     Parameters
     ----------
@@ -156,10 +169,22 @@ def standard_energies(
     """
     settings = settings or EnergySettings()
     protocols = {name: p for name, p in STANDARD.items() if p.contrast == 'T1w'}
-    facts = []
-    for place, (name, protocol) in enumerate(protocols.items()):
-        share = 0.5 if place == 0 else 0.5 / (len(protocols) - 1)
-        own = replace(loop, minutes=share * loop.minutes, steps=-(-loop.steps // len(protocols)))
+    count, facts = len(protocols), []
+    shares = [0.5] + [0.5 / (count - 1)] * (count - 1)
+    if nets.config.told:
+        shares = [(1 - UNSITED) / count] * count
+        told = SharedSettings(size=settings.size)
+        own = replace(
+            SHARED_LOOP,
+            minutes=UNSITED * loop.minutes,
+            steps=round(UNSITED * loop.steps),
+            seed=loop.seed,
+            precision=loop.precision,
+            workers=loop.workers,
+        )
+        facts.append(fit_shared_energy(nets, heads, held_out, told, own, device))
+    for share, (name, protocol) in zip(shares, protocols.items(), strict=True):
+        own = replace(loop, minutes=share * loop.minutes, steps=math.ceil(share * loop.steps))
         source, check = (
             PhantomSites(part, [protocol], settings) if part else None for part in (heads, held_out)
         )

@@ -119,3 +119,47 @@ class EnergySettings:
     remap: float = 0.35
     unpaired: float = 0.5
     slices: int = 100
+
+
+SHARED_LOOP = LoopSettings(
+    minutes=30.0,
+    batch=8,
+    rate=3e-3,
+    decay=0.0,
+    warm_steps=50,
+    plateau=0.4,
+    average=0.99,
+    validation_steps=250,
+    checkpoint_minutes=5.0,
+)
+"""What the loop of the energy of no site is told unless asked otherwise."""
+
+
+@dataclass(frozen=True)
+class SharedSettings:
+    """Draws and weights of the losses of the energy that those of new sites begin as.
+
+    Parameters
+    ----------
+    size : int
+        Edge of the crops.
+    t1w : float
+        Share of T1w among the draws, the contrast of the paper; the rest is of the others evenly.
+    shown : int
+        Slices of others at the target's scanner, of which an energy is told.
+    again, kept : int
+        Draws of those before that are learned from again at every step, and how many are kept.
+    truth : float
+        Weight of the squared error of codes.
+    energy, regular : float
+        As in :class:`EnergySettings`.
+    """
+
+    size: int = 96
+    t1w: float = 0.5
+    shown: int = 2
+    again: int = 16
+    kept: int = 768
+    truth: float = 1.0
+    energy: float = 0.01
+    regular: float = 0.001
