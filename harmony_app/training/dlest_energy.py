@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from harmony_app.methods.base import Scan
-from harmony_app.nets.dlest import DlestNets, energy_key
+from harmony_app.nets.dlest import SHARED, DlestNets, energy_key
 from harmony_app.training.base import LoopSettings, Training
 from harmony_app.training.checkpoint import load_averaged
 from harmony_app.training.dlest_losses import translation_terms
@@ -26,6 +26,9 @@ CHECKS = (4, 6)
 
 class EnergyTraining(Training):
     """Energies of one site, one for each contrast; the autoencoder is not touched.
+
+    Where the networks hold the energy of no site, what an energy is told of its site is learned
+    alone, unless ``settings.whole``.
 
     Parameters
     ----------
@@ -65,11 +68,13 @@ class EnergyTraining(Training):
                 if key not in network.energies:
                     network.add_energy(key, like=network.beginning(key.split(':', 1)[0]))
         tell_sites(network, self.keys, source, settings.slices)
+        alone = SHARED in network.energies and not settings.whole
         for key in list(network.energies):
             if key not in self.keys:
                 del network.energies[key]
         network.requires_grad_(False)
-        network.energies.requires_grad_(True)
+        for name, parameter in network.energies.named_parameters():
+            parameter.requires_grad_(not alone or name.endswith('.site'))
         self.network = network.to(device)
         self.helpers = {}
 

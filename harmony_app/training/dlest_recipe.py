@@ -121,6 +121,13 @@ class DlestRecipe(SliceRecipe):
             facts.append(fit_energies(network, keys, source, told, share, None, device))
         return Dlest(network.to('cpu'), None, {}), {'energies_fitted': facts}
 
+    def parts(self, training: Training) -> tuple[str, ...]:
+        """All weights of the energies, or what they are told of the site."""
+        learning = {n for n, p in training.network.energies.named_parameters() if p.requires_grad}
+        if all(name.endswith('.site') for name in learning):
+            return tuple(f'energies.{name}' for name in sorted(learning))
+        return self.adapted
+
     def adaptation_loop(self) -> LoopSettings:
         """That of an energy."""
         return replace(ENERGY_LOOP, steps=ADAPTATION_STEPS)
@@ -167,7 +174,7 @@ def standard_energies(
     list of dict
         What :func:`~harmony_app.training.dlest_energy.fit_energies` says of each.
     """
-    settings = settings or EnergySettings()
+    settings = replace(settings or EnergySettings(), whole=True)
     protocols = {name: p for name, p in STANDARD.items() if p.contrast == 'T1w'}
     count, facts = len(protocols), []
     shares = [0.5] + [0.5 / (count - 1)] * (count - 1)

@@ -107,6 +107,10 @@ class EnergySettings:
         the site through a random map.
     slices : int
         Slices of the site that are learned from (about 100 in section 3.2.3).
+    whole : bool
+        Whether all weights are learned of an energy that began as that of no site, not only what
+        it is told of its site. Slices of a site do not say how far those of others have to go:
+        all weights forget it. On the phantom, where that is known, they gain.
     """
 
     size: int = 96
@@ -119,6 +123,7 @@ class EnergySettings:
     remap: float = 0.35
     unpaired: float = 0.5
     slices: int = 100
+    whole: bool = False
 
 
 SHARED_LOOP = LoopSettings(

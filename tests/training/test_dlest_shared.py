@@ -12,7 +12,8 @@ from harmony_app.nets.dlest import SHARED, VARIANTS, DlestNets, energy_key
 from harmony_app.nets.energy import langevin
 from harmony_app.training import dlest_shared
 from harmony_app.training.base import LoopSettings
-from harmony_app.training.dlest_energy import tell_sites
+from harmony_app.training.dlest_energy import EnergyTraining, tell_sites
+from harmony_app.training.dlest_recipe import DlestRecipe
 from harmony_app.training.dlest_settings import EnergySettings, SharedSettings
 from harmony_app.training.dlest_shared import (
     Codes,
@@ -22,7 +23,8 @@ from harmony_app.training.dlest_shared import (
     fit_shared_energy,
     told,
 )
-from harmony_app.training.dlest_sites import PhantomSites
+from harmony_app.training.dlest_sites import PhantomSites, Translations
+from harmony_app.training.parts import keep_all_but
 from harmony_app.training.styles import STANDARD
 
 SETTINGS = SharedSettings(size=32, again=2, kept=3)
@@ -203,3 +205,19 @@ def test_a_model_keeps_the_energy_of_no_site_and_reaches_nothing_by_it(tmp_path)
     assert not again.reaches(SHARED, 'T1w')
     site = network.energies[SHARED].first.weight
     assert torch.equal(again.nets.energies[SHARED].first.weight, site.half().float())
+
+
+@pytest.mark.parametrize('whole', [False, True])
+def test_of_an_energy_that_began_as_that_of_no_site_its_site_is_learned_alone(head, whole):
+    network, key = networks(SHARED), energy_key('mprage-3t', 'T1w')
+    settings = replace(EnergySettings(32, slices=4), whole=whole)
+    source = PhantomSites([head], [STANDARD['mprage-3t']], settings)
+    training = EnergyTraining(network, [key], source, settings)
+    learning = {n for n, p in training.network.named_parameters() if p.requires_grad}
+    everything = {f'energies.{key}.{n}' for n, _ in network.energies[SHARED].named_parameters()}
+    assert learning == (everything if whole else {f'energies.{key}.site'})
+    parts = DlestRecipe().parts(training)
+    assert set(keep_all_but(training.network, parts)) == learning
+    batch = Translations.join([source.draw(np.random.default_rng(i)) for i in range(2)])
+    training.losses(batch, 0, 0.0)['loss'].backward()
+    assert training.network.energies[key].site.grad.any()
