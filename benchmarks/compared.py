@@ -13,8 +13,8 @@ from harmony_app.methods.base import Harmonized, Method, Scan, Style
 from harmony_app.methods.model_folder import read_metadata
 from harmony_app.methods.registry import GROUP_METHODS, METHOD_NAMES, get_method, packaged_model
 from harmony_app.training.dlest_energy import fit_energy_to_scans
-from harmony_app.training.dlest_settings import ENERGY_LOOP
-from harmony_app.training.recipe import ADAPTATION_STEPS, TRAINED
+from harmony_app.training.dlest_settings import ENERGY_LOOP, SITE_STEPS
+from harmony_app.training.recipe import TRAINED
 
 MEDIAN = 'calamiti-median'
 """The decoder of CALAMITI without its fusion networks (a row of its Table 3)."""
@@ -113,7 +113,7 @@ def reached(method: Method, style: Style, scans: Sequence[Scan], subject: str) -
         method.check_target(style)
     style = replace(style, name=f'{style.name} without sub-{subject}')
     if not method.reaches(style.name, style.contrast):
-        loop = replace(ENERGY_LOOP, steps=ADAPTATION_STEPS)
+        loop = replace(ENERGY_LOOP, steps=SITE_STEPS)
         fit_energy_to_scans(method.nets, style.name, scans, loop=loop)
     return style
 

@@ -16,6 +16,7 @@ from harmony_app.training.dlest_settings import (
     ENERGY_LOOP,
     LOOP,
     SHARED_LOOP,
+    SITE_STEPS,
     EnergySettings,
     Settings,
     SharedSettings,
@@ -24,7 +25,6 @@ from harmony_app.training.dlest_shared import fit_shared_energy
 from harmony_app.training.dlest_sites import PhantomSites, Planes, SiteSlices, shown_sessions
 from harmony_app.training.heads import Head
 from harmony_app.training.material import Material
-from harmony_app.training.recipe import ADAPTATION_STEPS
 from harmony_app.training.sessions import Session
 from harmony_app.training.slice_recipe import SliceRecipe
 from harmony_app.training.styles import STANDARD
@@ -130,7 +130,7 @@ class DlestRecipe(SliceRecipe):
 
     def adaptation_loop(self) -> LoopSettings:
         """That of an energy."""
-        return replace(ENERGY_LOOP, steps=ADAPTATION_STEPS)
+        return replace(ENERGY_LOOP, steps=SITE_STEPS)
 
     def beginning(self, training: Training, parent: Path, device: str) -> DlestNets:
         """The model, which has no energy of the site yet."""
@@ -183,6 +183,7 @@ def standard_energies(
         told = SharedSettings(size=settings.size)
         own = replace(
             SHARED_LOOP,
+            SITE_STEPS,
             minutes=UNSITED * loop.minutes,
             steps=round(UNSITED * loop.steps),
             seed=loop.seed,

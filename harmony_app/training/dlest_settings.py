@@ -25,10 +25,13 @@ ENERGY_LOOP = LoopSettings(
     warm_steps=20,
     plateau=0.3,
     average=0.98,
-    validation_steps=100,
+    validation_steps=50,
     checkpoint_minutes=5.0,
 )
 """What the loop of the energy of a site is told unless asked otherwise."""
+
+SITE_STEPS = 100
+"""Steps in which an energy is fitted to a site."""
 
 
 @dataclass(frozen=True)
