@@ -53,6 +53,7 @@ class DlestRecipe(SliceRecipe):
     settings = Settings()
     pairs = False
     adapted = ('energies.',)
+    reaches_by_it = True
 
     def real(
         self, sessions: Sequence[Session], settings: Settings, judged: bool, material: Material

@@ -47,6 +47,9 @@ class Recipe(ABC):
         Whether it learns from what is known of people (``Material.biology``).
     matched : bool
         Whether a site is fitted by people who were at other sites too.
+    reaches_by_it : bool
+        Whether nothing but an adaptation lets a model reach a site, so that it is kept however it
+        was judged.
     slower : float
         The learning rate of an adaptation is divided by this.
     adaptation_steps : int
@@ -58,6 +61,7 @@ class Recipe(ABC):
     adapted: tuple[str, ...]
     keeps_biology: bool = False
     matched: bool = False
+    reaches_by_it: bool = False
     slower: float = SLOWER
     adaptation_steps: int = ADAPTATION_STEPS
 

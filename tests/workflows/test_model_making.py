@@ -18,11 +18,14 @@ from harmony_app.imaging.grid import SPACE
 from harmony_app.imaging.io import write_volume
 from harmony_app.imaging.volume import Volume
 from harmony_app.methods.calamiti import Calamiti
+from harmony_app.methods.dlest import Dlest
 from harmony_app.methods.haca3 import Haca3
 from harmony_app.methods.imunity import ImUnity
 from harmony_app.methods.transfer import Transfer
 from harmony_app.nets import calamiti as calamiti_nets
 from harmony_app.nets import imunity as imunity_nets
+from harmony_app.nets.dlest import SHARED, DlestNets
+from harmony_app.nets.dlest import VARIANTS as DLEST
 from harmony_app.nets.haca3 import VARIANTS, Haca3Nets
 from harmony_app.nets.unet import UNetConfig
 from harmony_app.phantom.tissues import TISSUES
@@ -295,6 +298,27 @@ def test_an_adaptation_that_is_no_better_writes_nothing(config, monkeypatch):
     with pytest.raises(HarmonyError, match='not improved for A'):
         run(replace(config, task='adapt', site='A'))
     assert not (config.output_dir / 'models').exists()
+
+
+def test_an_energy_of_a_site_is_kept_however_it_was_judged(config, tmp_path, monkeypatch, capsys):
+    """Without one the model of dlest does not reach the site at all."""
+    small = replace(DLEST['compact'], channels=4, widths=(8,), blocks=1, energy_width=8)
+    torch.manual_seed(0)
+    Dlest(DlestNets(small, (SHARED,)), None, {'licence': 'CC0'}).save(tmp_path / 'parent')
+    scores = iter((2.0, 1.0))
+    monkeypatch.setattr(
+        'harmony_app.training.dlest_energy.EnergyTraining.validate',
+        lambda self, net: {'psnr': next(scores)},
+    )
+    wanted = replace(config, method='dlest', task='adapt', site='A', model=tmp_path / 'parent')
+    run(replace(wanted, model_out=tmp_path / 'child'))
+    assert 'weights fitted: psnr 2 before, 1 after' in capsys.readouterr().out
+    model = Dlest.load(tmp_path / 'child')
+    (entry,) = model.metadata['lineage']
+    assert entry['parts']
+    assert all(part.endswith('.site') for part in entry['parts'])
+    assert SHARED in model.nets.energies
+    assert any(key.endswith(':A') for key in model.nets.energies)
 
 
 def test_haca3_is_adapted_with_a_fixed_decoder(config, tmp_path, monkeypatch):
