@@ -184,7 +184,6 @@ def standard_energies(
         told = SharedSettings(size=settings.size)
         own = replace(
             SHARED_LOOP,
-            SITE_STEPS,
             minutes=UNSITED * loop.minutes,
             steps=round(UNSITED * loop.steps),
             seed=loop.seed,
