@@ -200,6 +200,13 @@ def fit_energies(
         Steps, minutes and the metrics of the best.
     """
     training = EnergyTraining(nets, keys, source, settings, check, device, loop.seed)
+    return add_trained_energies(nets, keys, training, loop, device)
+
+
+def add_trained_energies(
+    nets: DlestNets, keys: Sequence[str], training: Training, loop: LoopSettings, device: str
+) -> dict:
+    """Run a training of energies and put the best of them into networks; see :func:`fit_energies`."""
     with tempfile.TemporaryDirectory() as folder:
         run = Loop(training, loop, Path(folder), device)
         progress = run.run()

@@ -1,6 +1,6 @@
 """An energy of no site, that those of new sites begin as: any scanner to any other.
 
-In the paper the energy of a site is fitted from nothing to a hundred slices of it (Wu 2024,
+In the paper the energy of a site is fitted to about a hundred slices of it (Wu 2024,
 section 3.2.3). Slices of one site say what it looks like, and little of how far the codes of
 others have to go. Here one energy sees what the slices of a site look like
 (:class:`~harmony_app.nets.energy.EnergyNet`, ``told``) and learns on the phantom, where any head
@@ -8,26 +8,22 @@ can be scanned anywhere, how far that is.
 """
 
 import copy
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from harmony_app.methods.base import CONTRASTS
 from harmony_app.nets.dlest import SHARED, DlestNets
 from harmony_app.nets.energy import langevin
 from harmony_app.training.base import LoopSettings, Training
-from harmony_app.training.checkpoint import load_averaged
+from harmony_app.training.dlest_energy import add_trained_energies
 from harmony_app.training.dlest_settings import SharedSettings
 from harmony_app.training.heads import Head
-from harmony_app.training.loop import Loop, best_or_last
 from harmony_app.training.slice_batch import Drawn
 from harmony_app.training.slice_scores import draw_checks, slice_scores
-from harmony_app.training.slices import SliceDraw, SliceSampler, blur, draw_look, silhouette_of
+from harmony_app.training.slices import SliceDraw, SliceSampler, blur, draw_look
 
 TERMS = ('truth', 'energy', 'regular')
 CHECKS = (4, 8)
@@ -81,12 +77,7 @@ class PhantomPairs(SliceSampler):
         images, masks, truth = [], [], None
         for index in range(1 + self.settings.shown):
             draw = SliceDraw(self, rng)
-            fractions, brain = draw.tissues(int(rng.integers(len(self.heads))))
-            fractions = draw.alter(fractions)
-            mask = brain if rng.random() < 0.25 else silhouette_of(fractions)
-            rim = int(rng.integers(4))
-            mask = ndimage.binary_dilation(mask, iterations=rim) if rim else mask
-            mask = draw.field_of_view(mask)
+            fractions, mask = draw.shown()
             look = there if index else here
             images.append(draw.scan(look, look.render(fractions)) * mask)
             masks.append(mask)
@@ -301,15 +292,4 @@ def fit_shared_energy(
     """
     source, check = (PhantomPairs(part, settings) if part else None for part in (heads, held_out))
     training = SharedEnergyTraining(nets, source, settings, check, device, loop.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        run = Loop(training, loop, Path(folder), device)
-        progress = run.run()
-        load_averaged(best_or_last(Path(folder)), run.average)
-    nets.energies[SHARED] = run.average.energies[SHARED].to(next(nets.parameters()).device)
-    nets.requires_grad_(True)
-    return {
-        'energies': [SHARED],
-        'steps': progress.best_step or progress.step,
-        'minutes': round(progress.seconds / 60, 1),
-        'metrics': progress.metrics,
-    }
+    return add_trained_energies(nets, [SHARED], training, loop, device)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from harmony_app.engine.anatomy import shown_part
 from harmony_app.engine.slicing import ORIENTATIONS
@@ -17,7 +16,7 @@ from harmony_app.training.heads import Head
 from harmony_app.training.randomize import random_monotone_map
 from harmony_app.training.sessions import Session
 from harmony_app.training.slice_batch import Drawn
-from harmony_app.training.slices import SliceDraw, SliceSampler, blur, draw_look, silhouette_of
+from harmony_app.training.slices import SliceDraw, SliceSampler, blur, draw_look
 
 LEAST = 0.25
 """Slices show at least this share of the foreground of the fullest of their volume."""
@@ -182,12 +181,7 @@ class PhantomSites(SliceSampler):
         draw = SliceDraw(self, rng)
         images, masks, truth = [], [], None
         for at_site in (False, True):
-            fractions, brain = draw.tissues(int(rng.integers(len(self.heads))))
-            fractions = draw.alter(fractions)
-            mask = brain if rng.random() < 0.25 else silhouette_of(fractions)
-            rim = int(rng.integers(4))
-            mask = ndimage.binary_dilation(mask, iterations=rim) if rim else mask
-            mask = draw.field_of_view(mask)
+            fractions, mask = draw.shown()
             person = int(rng.integers(2**62))
             look = draw_look(protocol.contrast, rng, person, protocol if at_site else None)
             images.append(draw.scan(look, look.render(fractions)) * mask)

@@ -214,6 +214,16 @@ class SliceDraw(CropDraw):
                 fractions[_LESION] += moved
         return fractions
 
+    def shown(self) -> tuple[torch.Tensor, np.ndarray]:
+        """Altered fractions of a crop of some head, and what a scan shows of it: head or brain."""
+        rng = self.rng
+        fractions, brain = self.tissues(int(rng.integers(len(self.heads))))
+        fractions = self.alter(fractions)
+        mask = brain if rng.random() < 0.25 else silhouette_of(fractions)
+        rim = int(rng.integers(4))
+        mask = ndimage.binary_dilation(mask, iterations=rim) if rim else mask
+        return fractions, self.field_of_view(mask)
+
     def scan(self, look: Look, image: np.ndarray) -> np.ndarray:
         """Blur, residual bias, noise and a white-matter peak that is slightly off."""
         rng = self.rng
